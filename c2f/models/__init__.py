@@ -1,0 +1,54 @@
+"""What is built: Conv2Former, its depthwise convolution, and the models it is compared with."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import nn
+
+from c2f.models.baselines import BASELINES
+from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig, ConvMod
+from c2f.models.depthwise import DepthwiseConv2d
+
+__all__ = [
+    "VARIANTS",
+    "Conv2Former",
+    "Conv2FormerConfig",
+    "ConvMod",
+    "DepthwiseConv2d",
+    "create_model",
+    "list_models",
+]
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` knows."""
+    return [*VARIANTS, *BASELINES]
+
+
+def create_model(name: str, num_classes: int = 10, **overrides: Any) -> nn.Module:
+    """Build a model by name, its weights drawn from torch's global generator.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: length of the logits.
+        overrides: any field of `Conv2FormerConfig` for a Conv2Former (dims, depths, kernel_size, …); what the builder
+            in `c2f.models.baselines` takes for another model.
+
+    Returns:
+        A module (N, 3, H, W) -> (N, num_classes) that remembers how it was made in `.name` and `.overrides`.
+
+    Raises:
+        ValueError: an unknown name or override, or a value that cannot be; the sentence says what would do.
+    """
+    if name in VARIANTS:
+        known = {field.name for field in fields(Conv2FormerConfig)}
+        if unknown := sorted(overrides.keys() - known):
+            raise ValueError(f"{name} has no {', '.join(unknown)}; it can be changed in {', '.join(sorted(known))}.")
+        model: nn.Module = Conv2Former(replace(VARIANTS[name], num_classes=num_classes, **overrides))
+    elif name in BASELINES:
+        model = BASELINES[name](num_classes=num_classes, **overrides)
+    else:
+        raise ValueError(f"there is no model {name!r}; the models are {', '.join(list_models())}.")
+    model.name = name
+    model.overrides = {"num_classes": num_classes, **overrides}
+    return model

@@ -1,0 +1,356 @@
+"""Conv2Former, from its convolutional modulation up to the published variants.
+
+Hou, Lu, Cheng, Feng: Conv2Former, arXiv 2211.11943. Read from top to bottom: norm, ConvMod, MLP, block, stage, head,
+configuration, network. One class covers the CIFAR-10 model that this kit reproduces and the authors' released models.
+
+Shapes: N images, C channels, H x W positions. A name like `x_nhwc` says the order of the axes; without one it is NCHW.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from c2f.models.depthwise import DepthwiseConv2d
+
+Stem = Literal["pointwise", "patch", "conv"]
+DownsampleNorm = Literal["group", "layer"]
+Head = Literal["linear", "conv"]
+Fusion = Literal["hadamard", "sum", "sigmoid", "l1"]
+
+STEM_STRIDE: dict[str, int] = {"pointwise": 1, "patch": 2, "conv": 4}
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Normalise the channels of every position by themselves. Shape: (N, C, H, W) -> the same."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__(dim, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_nhwc = x.permute(0, 2, 3, 1)
+        return super().forward(x_nhwc).permute(0, 3, 1, 2)
+
+
+class ConvModParts(NamedTuple):
+    """What ConvMod computes on its way, each (N, C, H, W)."""
+
+    u: Tensor  # GELU(W1 LN(x)): what the depthwise convolution looks at
+    a: Tensor  # DWConv(u): the modulation map, a weight for each value; signed, unlike a softmax
+    v: Tensor  # W2 LN(x): the value
+    y: Tensor  # W3 (a * v): the output
+
+
+def fuse(a: Tensor, v: Tensor, fusion: Fusion) -> Tensor:
+    """Let the modulation weigh the value; "hadamard" is Conv2Former, the others are the paper's ablation (table 7).
+
+    The paper does not say which axis its L1 normalisation runs over; here it is the channels of a position.
+    """
+    match fusion:
+        case "hadamard":
+            return a * v
+        case "sum":
+            return a + v
+        case "sigmoid":
+            return a.sigmoid() * v
+        case "l1":
+            return F.normalize(a, p=1.0, dim=1) * v
+
+
+class ConvMod(nn.Module):
+    """Weigh each position's value by a k x k summary of its neighbourhood (arXiv 2211.11943, section 3.2).
+
+    Self-attention asks every position about every other one, at a cost of (HW)^2. ConvMod keeps the question, a weight
+    for each value, and takes the answer from a depthwise convolution, at k^2 HW:
+
+        u = GELU(W1 LN(x));   a = DWConv(u);   v = W2 LN(x);   y = W3 (a * v)
+
+    Shape: (N, C, H, W) -> (N, C, H, W).
+    """
+
+    def __init__(self, dim: int, kernel_size: int = 11, fusion: Fusion = "hadamard") -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(dim)
+        self.a = nn.Sequential(
+            nn.Conv2d(dim, dim, 1),
+            nn.GELU(),
+            DepthwiseConv2d(dim, kernel_size),
+        )
+        self.v = nn.Conv2d(dim, dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
+        self.fusion: Fusion = fusion
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return self.proj(fuse(self.a(x), self.v(x), self.fusion))
+
+    def parts(self, x: Tensor) -> ConvModParts:
+        """The intermediates `u, a, v` and the output `y` for an input (N, C, H, W); `y` equals `forward(x)`."""
+        x = self.norm(x)
+        u = self.a[:2](x)
+        a = self.a[2](u)
+        v = self.v(x)
+        return ConvModParts(u, a, v, self.proj(fuse(a, v, self.fusion)))
+
+
+class ConvMlp(nn.Module):
+    """Two 1x1 convolutions with a residual 3x3 depthwise one between them. Shape: (N, C, H, W) -> the same."""
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.norm = LayerNorm2d(dim)
+        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.pos = DepthwiseConv2d(hidden, 3)
+        self.fc2 = nn.Conv2d(hidden, dim, 1)
+        self.act = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.fc1(self.norm(x)))
+        x = x + self.act(self.pos(x))
+        return self.fc2(x)
+
+
+class LayerScale(nn.Module):
+    """Multiply each channel by a learned factor that begins small (Touvron et al., arXiv 2103.17239)."""
+
+    def __init__(self, dim: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma[:, None, None]
+
+
+class Block(nn.Module):
+    """A transformer's block with ConvMod in attention's place. Shape: (N, C, H, W) -> the same."""
+
+    def __init__(self, dim: int, config: "Conv2FormerConfig", drop_path: float) -> None:
+        super().__init__()
+        self.convmod = ConvMod(dim, config.kernel_size, config.fusion)
+        self.mlp = ConvMlp(dim, config.mlp_ratio)
+        self.scale1, self.scale2 = (
+            nn.Identity() if config.layer_scale is None else LayerScale(dim, config.layer_scale) for _ in range(2)
+        )
+        self.drop_path = StochasticDepth(drop_path, mode="row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.scale1(self.convmod(x)))
+        return x + self.drop_path(self.scale2(self.mlp(x)))
+
+
+class Stage(nn.Module):
+    """Halve the map if it is not the first stage, then blocks. Shape: (N, C, H, W) -> (N, C', H/2 or H, W/2 or W)."""
+
+    def __init__(self, downsample: nn.Module, blocks: list[Block]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class ClassifierHead(nn.Module):
+    """Normalise, average over positions, classify; `expand` channels first where given. (N, C, H, W) -> (N, classes)."""
+
+    def __init__(self, dim: int, num_classes: int, expand: int | None = None) -> None:
+        super().__init__()
+        self.expand = nn.Identity() if expand is None else nn.Sequential(nn.Conv2d(dim, expand, 1), nn.GELU())
+        self.norm = LayerNorm2d(expand or dim)
+        self.fc = nn.Linear(expand or dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(self.expand(x)).mean(dim=(2, 3)))
+
+
+def make_stem(kind: Stem, in_channels: int, dim: int) -> nn.Module:
+    """(N, in_channels, H, W) -> (N, dim, H/s, W/s) with s = 1 (pointwise), 2 (patch) or 4 (conv, the paper's)."""
+    match kind:
+        case "pointwise":
+            return nn.Conv2d(in_channels, dim, 1)
+        case "patch":
+            return nn.Conv2d(in_channels, dim, 2, stride=2)
+        case "conv":
+            half = dim // 2
+            return nn.Sequential(
+                nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
+                nn.GELU(),
+                nn.BatchNorm2d(half),
+                nn.Conv2d(half, half, 3, padding=1, bias=False),
+                nn.GELU(),
+                nn.BatchNorm2d(half),
+                nn.Conv2d(half, dim, 2, stride=2, bias=False),
+            )
+
+
+def make_downsample(norm: DownsampleNorm, dim: int, out_dim: int) -> nn.Module:
+    """(N, dim, H, W) -> (N, out_dim, H/2, W/2). "group" is the CIFAR-10 model's, "layer" the paper's."""
+    if norm == "group":
+        return nn.Sequential(nn.GroupNorm(1, dim), nn.Conv2d(dim, out_dim, 2, stride=2, bias=False))
+    return nn.Sequential(LayerNorm2d(dim), nn.Conv2d(dim, out_dim, 2, stride=2))
+
+
+@dataclass(frozen=True)
+class Conv2FormerConfig:
+    """How one Conv2Former differs from another. The defaults are the CIFAR-10 model's."""
+
+    dims: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of each stage."""
+    depths: tuple[int, ...] = (2, 2, 8, 2)
+    """Blocks of each stage."""
+    kernel_size: int = 11
+    """Side of ConvMod's depthwise kernel: odd, so that it has a centre."""
+    mlp_ratio: float = 2.0
+    """Hidden channels of the MLP, as a multiple of the stage's."""
+    num_classes: int = 10
+    in_channels: int = 3
+    stem: Stem = "pointwise"
+    """"pointwise" keeps the resolution, "patch" halves it, "conv" quarters it."""
+    downsample_norm: DownsampleNorm = "group"
+    head: Head = "linear"
+    """"conv" widens to 1,280 channels before it averages, as the paper's does."""
+    layer_scale: float | None = None
+    """Where the learned factor on each branch begins; None leaves it out."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block; it rises to this from 0 over the blocks."""
+    fusion: Fusion = "hadamard"
+    """How the modulation meets the value; all but "hadamard" are for ablations."""
+
+    def __post_init__(self) -> None:
+        def check(good: bool, sentence: str) -> None:
+            if not good:
+                raise ValueError(sentence)
+
+        object.__setattr__(self, "dims", tuple(self.dims))
+        object.__setattr__(self, "depths", tuple(self.depths))
+        check(
+            len(self.dims) == len(self.depths) > 0 and min(self.dims + self.depths) > 0,
+            f"dims {self.dims} and depths {self.depths} must be positive and of one length, a number a stage each.",
+        )
+        check(
+            self.kernel_size > 0 and self.kernel_size % 2 == 1,
+            f"kernel_size is {self.kernel_size}; a kernel needs a centre: use a positive odd number such as 3, 7 or 11.",
+        )
+        check(
+            int(min(self.dims) * self.mlp_ratio) > 0,
+            f"mlp_ratio is {self.mlp_ratio}, which leaves the MLP no channel; use 2 or 4.",
+        )
+        check(
+            self.num_classes > 0 and self.in_channels > 0,
+            f"num_classes ({self.num_classes}) and in_channels ({self.in_channels}) must be positive.",
+        )
+        check(
+            0 <= self.drop_path < 1,
+            f"drop_path is {self.drop_path}; it is a probability: at least 0, below 1.",
+        )
+        for field, choices in {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion}.items():
+            value = getattr(self, field)
+            check(value in get_args(choices), f"{field} is {value!r}; use one of {', '.join(get_args(choices))}.")
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image along one side of a position of the last stage: sizes must be multiples of it."""
+        return STEM_STRIDE[self.stem] * 2 ** (len(self.dims) - 1)
+
+
+class Conv2Former(nn.Module):
+    """A hierarchy of stages of ConvMod blocks. Shape: (N, in_channels, H, W) -> logits (N, num_classes).
+
+    H and W must be multiples of `config.stride`, since every stage after the first halves the map; else ValueError.
+    """
+
+    def __init__(self, config: Conv2FormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        drop_paths = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
+        self.stem = make_stem(config.stem, config.in_channels, config.dims[0])
+        self.stages = nn.ModuleList()
+        previous = None
+        for dim, depth in zip(config.dims, config.depths, strict=True):
+            downsample = make_downsample(config.downsample_norm, previous, dim) if previous else nn.Identity()
+            self.stages.append(Stage(downsample, [Block(dim, config, next(drop_paths)) for _ in range(depth)]))
+            previous = dim
+        self.head = ClassifierHead(previous, config.num_classes, expand=1280 if config.head == "conv" else None)
+        self.apply(self._init)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"this model takes images of shape (N, {self.config.in_channels}, H, W), not {tuple(x.shape)}; "
+                f"add the batch axis, convert the image, or create the model with in_channels=…"
+            )
+        height, width = x.shape[2:]
+        stride = self.config.stride
+        if height % stride or width % stride or not height or not width:
+            raise ValueError(
+                f"a {height}×{width} image cannot be halved down to whole positions: this model needs height and width "
+                f"that are multiples of {stride}; resize or crop it, for instance to "
+                f"{max(1, round(height / stride)) * stride}×{max(1, round(width / stride)) * stride}."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(x)
+
+    def features(self, x: Tensor) -> dict[int, Tensor]:
+        """Each stage's output, by its stride: {stride: (N, dims[i], H/stride, W/stride)}, finest first."""
+        self._check(x)
+        x = self.stem(x)
+        outputs = {}
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            outputs[STEM_STRIDE[self.config.stem] * 2**i] = x
+        return outputs
+
+    def parts(self, x: Tensor, stage: int, block: int) -> ConvModParts:
+        """The intermediates of one block's ConvMod for images x (N, in_channels, H, W); stage and block count from 0."""
+        depths = self.config.depths
+        if not (0 <= stage < len(depths) and 0 <= block < depths[stage]):
+            raise ValueError(
+                f"there is no stage {stage}, block {block}; stages 0 to {len(depths) - 1} have {depths} blocks, from 0."
+            )
+        self._check(x)
+        x = self.stem(x)
+        for earlier in self.stages[:stage]:
+            x = earlier(x)
+        x = self.stages[stage].downsample(x)
+        for earlier in self.stages[stage].blocks[:block]:
+            x = earlier(x)
+        return self.stages[stage].blocks[block].convmod.parts(x)
+
+
+def _paper(dims: tuple[int, ...], depths: tuple[int, ...], kernel_size: int = 11) -> Conv2FormerConfig:
+    """The authors' released design; the rate of stochastic depth belongs to their recipe, so it is 0 here."""
+    return Conv2FormerConfig(
+        dims, depths, kernel_size, mlp_ratio=4.0, stem="conv", downsample_norm="layer", head="conv",
+        layer_scale=1e-6, drop_path=0.0,
+    )  # fmt: skip
+
+
+VARIANTS: dict[str, Conv2FormerConfig] = {
+    "conv2former_n_cifar": Conv2FormerConfig((64, 128, 256, 512), (2, 2, 8, 2)),
+    "conv2former_mini_cifar": Conv2FormerConfig((48, 96, 192, 384), (2, 2, 4, 2), stem="patch"),
+    "conv2former_n": _paper((64, 128, 256, 512), (2, 2, 8, 2), kernel_size=7),
+    "conv2former_t": _paper((72, 144, 288, 576), (3, 3, 12, 3)),
+    "conv2former_s": _paper((72, 144, 288, 576), (4, 4, 32, 4)),
+    "conv2former_b": _paper((96, 192, 384, 768), (4, 4, 34, 4)),
+    "conv2former_b_22k": _paper((96, 192, 384, 768), (4, 4, 34, 4), kernel_size=7),
+    "conv2former_l": _paper((128, 256, 512, 1024), (4, 4, 48, 4)),
+}
