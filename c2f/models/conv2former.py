@@ -158,7 +158,7 @@ class Stage(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """Normalise, average over positions, classify; `expand` channels first where given. (N, C, H, W) -> (N, classes)."""
+    """Normalise, average over positions, classify; widen to `expand` channels first. (N, C, H, W) -> (N, classes)."""
 
     def __init__(self, dim: int, num_classes: int, expand: int | None = None) -> None:
         super().__init__()
@@ -224,35 +224,31 @@ class Conv2FormerConfig:
     """How the modulation meets the value; all but "hadamard" are for ablations."""
 
     def __post_init__(self) -> None:
-        def check(good: bool, sentence: str) -> None:
-            if not good:
-                raise ValueError(sentence)
-
         object.__setattr__(self, "dims", tuple(self.dims))
         object.__setattr__(self, "depths", tuple(self.depths))
-        check(
-            len(self.dims) == len(self.depths) > 0 and min(self.dims + self.depths) > 0,
-            f"dims {self.dims} and depths {self.depths} must be positive and of one length, a number a stage each.",
-        )
-        check(
-            self.kernel_size > 0 and self.kernel_size % 2 == 1,
-            f"kernel_size is {self.kernel_size}; a kernel needs a centre: use a positive odd number such as 3, 7 or 11.",
-        )
-        check(
-            int(min(self.dims) * self.mlp_ratio) > 0,
-            f"mlp_ratio is {self.mlp_ratio}, which leaves the MLP no channel; use 2 or 4.",
-        )
-        check(
-            self.num_classes > 0 and self.in_channels > 0,
-            f"num_classes ({self.num_classes}) and in_channels ({self.in_channels}) must be positive.",
-        )
-        check(
-            0 <= self.drop_path < 1,
-            f"drop_path is {self.drop_path}; it is a probability: at least 0, below 1.",
-        )
-        for field, choices in {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion}.items():
-            value = getattr(self, field)
-            check(value in get_args(choices), f"{field} is {value!r}; use one of {', '.join(get_args(choices))}.")
+        choices = {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion}
+        rules = [
+            (
+                len(self.dims) == len(self.depths) and min(self.dims + self.depths, default=0) > 0,
+                f"dims {self.dims} and depths {self.depths} must be positive and equally many, one a stage.",
+            ),
+            (
+                self.kernel_size > 0 and self.kernel_size % 2 == 1,
+                f"kernel_size is {self.kernel_size}; a kernel needs a centre: use a positive odd number.",
+            ),
+            (
+                min(self.num_classes, self.in_channels, min(self.dims, default=0) * self.mlp_ratio) >= 1,
+                f"num_classes ({self.num_classes}), in_channels ({self.in_channels}) and the MLP's hidden channels "
+                f"(mlp_ratio {self.mlp_ratio} × dims) must be at least 1.",
+            ),
+            (0 <= self.drop_path < 1, f"drop_path is {self.drop_path}; use a probability of at least 0, below 1."),
+        ]
+        for name, kind in choices.items():
+            value = getattr(self, name)
+            rules.append((value in get_args(kind), f"{name} is {value!r}; use {' or '.join(get_args(kind))}."))
+        for good, sentence in rules:
+            if not good:
+                raise ValueError(sentence)
 
     @property
     def stride(self) -> int:
@@ -295,11 +291,11 @@ class Conv2Former(nn.Module):
             )
         height, width = x.shape[2:]
         stride = self.config.stride
-        if height % stride or width % stride or not height or not width:
+        if height % stride or width % stride or not height * width:
+            near = "×".join(str(max(1, round(size / stride)) * stride) for size in (height, width))
             raise ValueError(
-                f"a {height}×{width} image cannot be halved down to whole positions: this model needs height and width "
-                f"that are multiples of {stride}; resize or crop it, for instance to "
-                f"{max(1, round(height / stride)) * stride}×{max(1, round(width / stride)) * stride}."
+                f"a {height}×{width} image cannot be halved down to whole positions: height and width must be "
+                f"multiples of {stride} for this model; resize or crop it, for instance to {near}."
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -320,7 +316,7 @@ class Conv2Former(nn.Module):
         return outputs
 
     def parts(self, x: Tensor, stage: int, block: int) -> ConvModParts:
-        """The intermediates of one block's ConvMod for images x (N, in_channels, H, W); stage and block count from 0."""
+        """The intermediates of one block's ConvMod for images x; stage and block count from 0."""
         depths = self.config.depths
         if not (0 <= stage < len(depths) and 0 <= block < depths[stage]):
             raise ValueError(

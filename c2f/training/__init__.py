@@ -1,0 +1,1 @@
+"""How it learns: data, augmentation, recipes, the loop, and checkpoints."""

@@ -1,0 +1,337 @@
+"""The training loop: explicit enough to be read in one sitting, safe enough to be killed.
+
+Everything random is a function of the recipe's seed and the step's number: the order of the images by epoch, the
+augmentation and the dropped paths by step. So a run that was killed and resumed needs no state of any generator to
+end with the same bits as one that was left alone.
+
+Shapes: B images of a batch, C channels, H x W pixels, K classes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.ops import StochasticDepth
+from tqdm.auto import tqdm
+
+from c2f.training.augment import Augment, normalize
+from c2f.training.checkpoint import load_into, model_name, run_folder
+from c2f.training.data import Dataset, Split
+from c2f.training.device import choose_device, describe_hardware
+from c2f.training.history import EpochRecord, History
+from c2f.training.process import from_first, interruptible, over_processes, own_randomness, processes
+from c2f.training.recipes import Recipe
+
+__all__ = [
+    "Callback",
+    "EpochRecord",
+    "Evaluation",
+    "History",
+    "TrainingError",
+    "TrainingState",
+    "evaluate",
+    "train",
+]
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message says at which step, why, and what would do."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers on one split: mean loss, share that is right, and the predicted class of each image (N,)."""
+
+    loss: float
+    accuracy: float
+    predictions: Tensor
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees. `epoch` counts from 0; `step` is how many steps are done, of `steps` in all."""
+
+    model: nn.Module
+    steps: int
+    history: History
+    epoch: int = 0
+    step: int = 0
+    loss: float = math.nan
+    lr: float = 0.0
+
+
+class Callback:
+    """Watch a training: override what you need. It may draw random numbers; the loop seeds every step anew."""
+
+    def on_step(self, state: TrainingState) -> None:
+        """After every optimizer step."""
+
+    def on_epoch(self, state: TrainingState) -> None:
+        """After every epoch, with its record at `state.history[-1]`."""
+
+
+def train(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    out: Path | str | None = None,
+    device: str | torch.device | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    checkpoint_seconds: float = 60.0,
+) -> History:
+    """Train `model` on `data.train` and evaluate it on `data.test` after every epoch.
+
+    Args:
+        model: any module (B, C, H, W) float -> logits (B, K); it is trained in place. With `recipe.ema` on it ends
+            with the averaged weights, those that were evaluated.
+        out: the run's folder. One that holds an unfinished run of the same model, data and recipe is resumed.
+        device: "cuda", "mps" or "cpu"; by default the best one there is.
+        callbacks: called after every step and every epoch.
+        progress: a bar, and a line an epoch.
+        checkpoint_seconds: how much work a kill may cost, beside what an epoch's end always saves.
+
+    Returns:
+        The history. Ctrl-C ends training after the step at hand, with a checkpoint where `out` is given, and
+        returns the history so far with `interrupted` set.
+
+    Raises:
+        TrainingError: the loss is no longer finite, or model and data do not fit.
+        CheckpointError: `out` holds something that cannot be resumed.
+    """
+    device = choose_device(device)
+    with (
+        processes() as (rank, world),
+        own_randomness(device),
+        interruptible() as interrupted,
+        run_folder(out if rank == 0 else None, model, data, recipe, device) as run,
+    ):
+        say = tqdm.write if progress and rank == 0 else lambda _: None
+
+        # 1. What learns, from what, and how.
+        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        model.to(device, memory_format=memory_format)
+        images, labels = data.train.images.to(device), data.train.labels.to(device)
+        steps_per_epoch = _check_fit(model, data, recipe, world, device)
+        set_drop_path(model, recipe.drop_path)
+        augment = Augment(recipe, data.image_size, len(data.classes))
+        criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        optimizer = make_optimizer(model, recipe)
+        average = None
+        if recipe.ema:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        forward = DistributedDataParallel(model) if world > 1 else model
+        if recipe.compile:
+            forward = torch.compile(forward)
+
+        # 2. Where to begin: at the start, or where an earlier process stopped.
+        state = TrainingState(model, steps=recipe.epochs * steps_per_epoch, history=History())
+        totals = [0.0, 0.0]  # this epoch's sums over images: loss, right answers
+        spent = 0.0  # seconds of this epoch's training so far
+        if saved := from_first(run and run.open(), world):
+            load_into(model, saved["model"], out)
+            optimizer.load_state_dict(saved["optimizer"])
+            if average:
+                load_into(average, saved["average"], out)
+            state.step, totals, spent = saved["step"], saved["totals"], saved["spent"]
+            state.history.records = [EpochRecord(**record) for record in saved["history"]]
+            say(f"resuming {out} after step {state.step:,} of {state.steps:,}")
+
+        def save() -> None:
+            if run:
+                run.save(
+                    model=model.state_dict(), optimizer=optimizer.state_dict(),
+                    average=average.state_dict() if average else None,
+                    step=state.step, totals=totals, spent=spent, history=state.history.as_dicts(),
+                )  # fmt: skip
+
+        if state.step == 0:
+            save()  # so that a kill before the first minute is over keeps these very weights
+        hardware = describe_hardware(device)
+        say(
+            f"training {model_name(model)} ({sum(p.numel() for p in model.parameters()):,} parameters) on "
+            f"{len(images):,} images of {data.name} on {hardware['device']} ({hardware['name']}), {recipe.precision}"
+        )
+
+        # 3. Learn.
+        last_save = time.monotonic()
+        bar = tqdm(total=state.steps, initial=state.step, unit="step", disable=not progress or rank > 0)
+        for epoch in range(len(state.history), recipe.epochs):
+            state.epoch = epoch
+            order = epoch_order(len(images), recipe, epoch, steps_per_epoch)[:, rank::world].to(device)
+            forward.train()
+            for batch in range(state.step - epoch * steps_per_epoch, steps_per_epoch):
+                started = time.monotonic()
+                step = epoch * steps_per_epoch + batch
+                torch.manual_seed((recipe.seed * 1_000_003 + step) * world + rank)
+                state.lr = recipe.learning_rate(step, steps_per_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = state.lr
+
+                x, targets = augment(images[order[batch]], labels[order[batch]])
+                x = x.contiguous(memory_format=memory_format)
+                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                    logits = forward(x)
+                loss = criterion(logits.float(), targets)
+                right = (logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum()
+
+                state.loss, right, stop = over_processes(loss, right, interrupted.is_set(), world)
+                if not math.isfinite(state.loss):
+                    save()
+                    raise TrainingError(
+                        f"the loss is {state.loss} at step {step:,} (epoch {epoch + 1}), so training stopped before that "
+                        f"step; lower the learning rate (now {state.lr:.3g}) or set clip_grad to 1."
+                    )
+                optimizer.zero_grad()
+                loss.backward()
+                if recipe.clip_grad:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+                optimizer.step()
+                if average:
+                    average.update_parameters(model)
+
+                state.step = step + 1
+                totals = [totals[0] + state.loss * recipe.batch_size, totals[1] + right]
+                spent += time.monotonic() - started
+                bar.update()
+                bar.set_postfix_str(f"epoch {epoch + 1}, loss {state.loss:.3f}", refresh=False)
+                for callback in callbacks:
+                    callback.on_step(state)
+                if stop or time.monotonic() - last_save > checkpoint_seconds:
+                    save()
+                    last_save = time.monotonic()
+                if stop:
+                    return _give_up(state, bar, say, out)
+
+            # 4. Look back on the epoch.
+            seen = steps_per_epoch * recipe.batch_size
+            evaluated = average.module if average else model
+            result = evaluate(
+                evaluated, data.test, device=device, label_smoothing=recipe.label_smoothing,
+                precision=recipe.precision, channels_last=recipe.channels_last,
+            )  # fmt: skip
+            record = EpochRecord(
+                epoch + 1,
+                state.lr,
+                totals[0] / seen,
+                totals[1] / seen,
+                result.loss,
+                result.accuracy,
+                spent,
+                seen / spent,
+            )
+            state.history.records.append(record)
+            totals, spent = [0.0, 0.0], 0.0
+            if run:
+                run.write_epoch(state.history, evaluated)
+            save()
+            say(
+                f"epoch {record.epoch}/{recipe.epochs}: train loss {record.train_loss:.3f}, accuracy "
+                f"{record.train_accuracy:.1%}; test loss {record.test_loss:.3f}, accuracy {record.test_accuracy:.1%}; "
+                f"{record.images_per_second:,.0f} images/s"
+            )
+            for callback in callbacks:
+                callback.on_epoch(state)
+        bar.close()
+        if average:
+            model.load_state_dict(average.module.state_dict())
+        return state.history
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    *,
+    device: str | torch.device | None = None,
+    batch_size: int = 256,
+    label_smoothing: float = 0.0,
+    precision: str = "float32",
+    channels_last: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """Ask a model about every image of a split, without augmentation; leaves its training flag as it was."""
+    device = choose_device(device)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    was_training = model.training
+    model.to(device).eval()
+    loss, predictions = 0.0, []
+    batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
+    for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
+        x = normalize(images.to(device)).contiguous(memory_format=memory_format)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(x)
+        loss += F.cross_entropy(
+            logits.float(), labels.to(device), label_smoothing=label_smoothing, reduction="sum"
+        ).item()  # fmt: skip
+        predictions.append(logits.argmax(1).cpu())
+    model.train(was_training)
+    predicted = torch.cat(predictions)
+    return Evaluation(loss / len(split), (predicted == split.labels).float().mean().item(), predicted)
+
+
+def epoch_order(count: int, recipe: Recipe, epoch: int, steps: int) -> Tensor:
+    """Which images each step of an epoch sees: indices (steps, batch_size), the same for every process."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)[: steps * recipe.batch_size].view(steps, recipe.batch_size)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam with its L2 penalty on everything, or AdamW that decays only what multiplies: kernels and matrices."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    fused = parameters[0].device.type in ("cpu", "cuda")  # one kernel over all tensors, same arithmetic
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
+
+
+def set_drop_path(model: nn.Module, rate: float | None) -> None:
+    """Let stochastic depth rise linearly from 0 at the first block to `rate` at the last; None leaves it as it is."""
+    layers = [module for module in model.modules() if isinstance(module, StochasticDepth)]
+    if rate is None or not layers:
+        return
+    for layer, p in zip(layers, torch.linspace(0, rate, len(layers), device="cpu").tolist(), strict=True):
+        layer.p = p
+
+
+def _check_fit(model: nn.Module, data: Dataset, recipe: Recipe, world: int, device: torch.device) -> int:
+    """The steps of an epoch; raises TrainingError where model, data, recipe and processes do not fit together."""
+    if recipe.batch_size > len(data.train):
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} is more than the {len(data.train)} training images of {data.name}; "
+            f"set batch_size to at most {len(data.train)}."
+        )
+    if recipe.batch_size % world:
+        raise TrainingError(
+            f"a batch of {recipe.batch_size} cannot be shared evenly by {world} processes; use a multiple."
+        )
+    was_training = model.training
+    with torch.no_grad():
+        logits = model.eval()(normalize(data.test.images[:1].to(device)))
+    model.train(was_training)
+    if logits.shape[-1] != len(data.classes):
+        raise TrainingError(
+            f"{model_name(model)} answers with {logits.shape[-1]} classes and {data.name} has {len(data.classes)}; "
+            f"create the model with num_classes={len(data.classes)}."
+        )
+    return len(data.train) // recipe.batch_size
+
+
+def _give_up(state: TrainingState, bar: tqdm, say: Callable[[str], None], out: Path | str | None) -> History:
+    state.history.interrupted = True
+    bar.close()
+    kept = f"; {out}/last.ckpt holds it, and the same command goes on from there" if out else ""
+    say(f"interrupted after step {state.step:,} of {state.steps:,}{kept}")
+    return state.history

@@ -1,0 +1,82 @@
+"""What surrounds the loop: several processes, random numbers of its own, and Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[tuple[int, int]]:
+    """(rank, world size) under torchrun, with the process group up; (0, 1) otherwise."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield 0, 1
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        on_cuda = torch.cuda.is_available()
+        if on_cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        dist.init_process_group("nccl" if on_cuda else "gloo")
+    try:
+        yield dist.get_rank(), world
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def from_first(value: Any, world: int) -> Any:
+    """The first process's `value`, in every process."""
+    if world == 1:
+        return value
+    holder = [value]
+    dist.broadcast_object_list(holder, src=0)
+    return holder[0]
+
+
+def over_processes(loss: Tensor, right: Tensor, stop: bool, world: int) -> tuple[float, float, bool]:
+    """Mean loss, right answers and the wish to stop, over all processes, so that all of them decide alike."""
+    if world > 1:
+        all_three = torch.stack([loss.detach() / world, right.to(loss.dtype), loss.new_tensor(float(stop))])
+        dist.all_reduce(all_three)
+        loss, right, stop = all_three[0], all_three[1], bool(all_three[2] > 0)
+    return loss.item(), float(right.item()), stop
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device) -> Iterator[None]:
+    """Seed freely inside; leave the caller's generators, and cuDNN's choice of kernels, as they were."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True  # the same bits again are worth more here than the last percent
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Let the first Ctrl-C (or a notebook's stop button) finish the step at hand; a second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # Python delivers signals to the main thread only
+        return
+
+    def ask(signum: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
