@@ -1,0 +1,274 @@
+"""The models that Conv2Former is compared with: torchvision's Swin, ConvNeXt and ViT, without pretrained weights.
+
+Each subclass adds only what the kit needs: a sentence for an image that does not fit and, for Swin, its
+attention weights. Parameters, names and initialisation are torchvision's.
+
+Shapes: N images, H x W pixels or tokens, T tokens of a window (its side squared).
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
+from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
+
+
+def _check_image(x: Tensor, smallest: int) -> None:
+    """ValueError unless x is (N, 3, H, W) with H and W of at least `smallest` pixels."""
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(
+            f"this model takes images of shape (N, 3, H, W), not {tuple(x.shape)}; add the batch axis, or turn "
+            f"a grey image into three channels with x.expand(-1, 3, -1, -1)."
+        )
+    if min(x.shape[2:]) < smallest:
+        raise ValueError(
+            f"a {x.shape[2]}×{x.shape[3]} image is too small for this model, which needs {smallest} pixels a "
+            f"side or more; enlarge it, or take a model with smaller patches."
+        )
+
+
+class BlockAttention(NamedTuple):
+    """The attention weights of one Swin block, and where its windows lie on the image.
+
+    Swin pads the token grid below and to the right to whole windows, rolls it by `shift` tokens up and to the
+    left, and cuts it into windows; a token attends to the tokens of its own window. `tokens` undoes all three.
+    """
+
+    stage: int  # counted from 0
+    block: int  # counted from 0 within its stage
+    weights: Tensor  # (N, windows, heads, T, T): [..., query, key]; each row over the keys sums to 1
+    tokens: Tensor  # (windows, T) int64: where each token is in the padded grid, counted row by row
+    window: tuple[int, int]  # height and width, in tokens; so are the next three
+    shift: tuple[int, int]  # 0 in every other block, and along a side that one window covers
+    grid: tuple[int, int]  # of the image
+    padded: tuple[int, int]  # of the image with its padding
+
+    def row(self, y: int, x: int) -> Tensor:
+        """How much the token in row y, column x attends to each token of the image: (N, heads, H, W).
+
+        Sums to less than 1 where the window reaches into the padding, which torchvision does not mask.
+        """
+        height, width = self.grid
+        if not (0 <= y < height and 0 <= x < width):
+            raise ValueError(
+                f"there is no token ({y}, {x}); rows are 0 to {height - 1}, columns 0 to {width - 1}."
+            )
+        window, query = (self.tokens == y * self.padded[1] + x).nonzero()[0].tolist()
+        weights = self.weights[:, window, :, query]
+        full = weights.new_zeros(*weights.shape[:2], self.padded[0] * self.padded[1])
+        full = full.index_copy(2, self.tokens[window], weights)
+        return full.unflatten(2, self.padded)[:, :, :height, :width]
+
+
+def _windows(grid: Tensor, window: tuple[int, int]) -> Tensor:
+    """Cut a (height, width) grid of whole windows into (windows, T)."""
+    rows = grid.unflatten(0, (-1, window[0])).unflatten(2, (-1, window[1]))
+    return rows.transpose(1, 2).reshape(-1, window[0] * window[1])
+
+
+def _block_attention(attn: ShiftedWindowAttention, x_nhwc: Tensor, stage: int, block: int) -> BlockAttention:
+    """What torchvision's window attention computes up to its softmax, for a normed input x_nhwc."""
+    _, height, width, dim = x_nhwc.shape
+    window = tuple(attn.window_size)
+    padded = tuple(-(-size // side) * side for size, side in zip((height, width), window, strict=True))
+    shift = tuple(
+        0 if side >= size else step for side, size, step in zip(window, padded, attn.shift_size, strict=True)
+    )
+    position = torch.arange(padded[0] * padded[1], device=x_nhwc.device).reshape(padded)
+    tokens = _windows(position.roll((-shift[0], -shift[1]), dims=(0, 1)), window)
+
+    x = F.pad(x_nhwc, (0, 0, 0, padded[1] - width, 0, padded[0] - height)).flatten(1, 2)[:, tokens]
+    qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, dim // attn.num_heads))
+    query, key = qkv[..., 0, :, :].transpose(2, 3), qkv[..., 1, :, :].transpose(2, 3)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + attn.get_relative_position_bias()
+
+    # Rolling brings opposite edges of the image together in one window; they must not see each other.
+    wrapped = 2 * (tokens // padded[1] < shift[0]) + (tokens % padded[1] < shift[1]).long()
+    apart = wrapped[:, None, :, None] != wrapped[:, None, None, :]
+    weights = (scores - 100.0 * apart).softmax(dim=-1)  # torchvision subtracts 100 too, rather than infinity
+    return BlockAttention(stage, block, weights, tokens, window, shift, (height, width), padded)
+
+
+class Swin(SwinTransformer):
+    """torchvision's Swin Transformer (Liu et al., arXiv 2103.14030) that can show its attention weights.
+
+    Shape: (N, 3, H, W) -> logits (N, num_classes). H and W are at least a patch; else ValueError.
+    """
+
+    def __init__(
+        self,
+        patch_size: int,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_size: int,
+        mlp_ratio: float,
+        drop_path: float,
+        num_classes: int,
+    ) -> None:
+        if not len(depths) == len(num_heads) > 0 or min(*depths, *num_heads) < 1 or sum(depths) < 2:
+            raise ValueError(
+                f"depths {tuple(depths)} and num_heads {tuple(num_heads)} must be positive and of one length, a "
+                f"number a stage each, with two blocks or more in all."
+            )
+        if min(patch_size, embed_dim, window_size) < 1 or int(embed_dim * mlp_ratio) < 1:
+            raise ValueError(
+                f"patch_size ({patch_size}), embed_dim ({embed_dim}), window_size ({window_size}) and "
+                f"mlp_ratio ({mlp_ratio}) must be positive; swin_t has 4, 96, 7 and 4."
+            )
+        for stage, heads in enumerate(num_heads):
+            if (dim := embed_dim * 2**stage) % heads:
+                raise ValueError(f"{heads} heads cannot share the {dim} channels of stage {stage}: use a divisor.")
+        super().__init__(
+            [patch_size, patch_size], embed_dim, list(depths), list(num_heads), [window_size, window_size],
+            mlp_ratio, stochastic_depth_prob=drop_path, num_classes=num_classes,
+        )  # fmt: skip
+        self.patch_size = patch_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_image(x, self.patch_size)
+        return super().forward(x)
+
+    def attention_weights(self, x: Tensor) -> list[BlockAttention]:
+        """Every block's attention weights for images x (N, 3, H, W), first block first.
+
+        Drop path between the blocks follows the model's mode, as in `forward`: `eval()` switches it off.
+        """
+        _check_image(x, self.patch_size)
+        stem, *rest = self.features
+        x = stem(x)
+        attentions = []
+        for stage, blocks in enumerate(rest[::2]):  # torchvision alternates stages and patch merging
+            x = rest[2 * stage - 1](x) if stage else x
+            for index, block in enumerate(blocks):
+                attentions.append(_block_attention(block.attn, block.norm1(x), stage, index))
+                x = block(x)
+        return attentions
+
+
+class ConvNeXt(TorchvisionConvNeXt):
+    """torchvision's ConvNeXt (Liu et al., arXiv 2201.03545).
+
+    Shape: (N, 3, H, W) -> logits (N, num_classes). H and W are at least 32; else ValueError.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_image(x, smallest=32)  # the stem quarters the map, three stages halve it
+        return super().forward(x)
+
+
+class ViT(VisionTransformer):
+    """torchvision's Vision Transformer (Dosovitskiy et al., arXiv 2010.11929), for square images of one size.
+
+    Shape: (N, 3, image_size, image_size) -> logits (N, num_classes); else ValueError.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_image(x, smallest=1)
+        if x.shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(
+                f"this ViT learns a vector for each position of a {self.image_size}×{self.image_size} image and "
+                f"got {x.shape[2]}×{x.shape[3]}; resize the images, or create the model with image_size=…"
+            )
+        return super().forward(x)
+
+
+def _says_what_would_do(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Check what every builder has in common, so that a wrong override gets a sentence and not a TypeError."""
+    known = sorted(inspect.signature(build).parameters.keys() - {"num_classes"})
+
+    @wraps(build)
+    def checked(num_classes: int = 10, **overrides: Any) -> nn.Module:
+        if unknown := sorted(overrides.keys() - known):
+            raise ValueError(
+                f"{build.__name__} has no {', '.join(unknown)}; it can be changed in {', '.join(known)}."
+            )
+        if num_classes < 1:
+            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least one class.")
+        for name in {"drop_path", "dropout", "attention_dropout"} & overrides.keys():
+            if not 0 <= overrides[name] < 1:
+                raise ValueError(f"{name} is {overrides[name]}; it is a probability: at least 0, below 1.")
+        return build(num_classes, **overrides)
+
+    return checked
+
+
+@_says_what_would_do
+def swin_t(
+    num_classes: int = 10,
+    *,
+    patch_size: int = 4,
+    embed_dim: int = 96,
+    depths: Sequence[int] = (2, 2, 6, 2),
+    num_heads: Sequence[int] = (3, 6, 12, 24),
+    window_size: int = 7,
+    mlp_ratio: float = 4.0,
+    drop_path: float = 0.2,
+) -> Swin:
+    """Swin-T as torchvision has it: 27,527,044 parameters at 10 classes.
+
+    Made for 224x224: a 32x32 image is 8, 4, 2, 1 tokens a side, each padded to a multiple of 7, so that most of
+    what it computes there is padding (`c2f.models.cost`).
+    """
+    return Swin(patch_size, embed_dim, depths, num_heads, window_size, mlp_ratio, drop_path, num_classes)
+
+
+@_says_what_would_do
+def swin_mini_cifar(
+    num_classes: int = 10,
+    *,
+    patch_size: int = 2,
+    embed_dim: int = 96,
+    depths: Sequence[int] = (2, 12, 2),
+    num_heads: Sequence[int] = (3, 6, 12),
+    window_size: int = 4,
+    mlp_ratio: float = 4.0,
+    drop_path: float = 0.1,
+) -> Swin:
+    """A Swin sized for 32x32, to set beside `conv2former_n_cifar`: like it in multiply-adds and in parameters.
+
+    Patch 2 gives 16, 8 and 4 tokens a side, which windows of 4 divide, so nothing is padded; a fourth stage of
+    2x2 tokens would be three quarters padding. Width and heads are Swin-T's. Most blocks sit where Conv2Former-N
+    has most of its own, on the 8x8 map; twelve of them bring it to the same cost (a test holds it within 10 %).
+    """
+    return Swin(patch_size, embed_dim, depths, num_heads, window_size, mlp_ratio, drop_path, num_classes)
+
+
+@_says_what_would_do
+def convnext_t(num_classes: int = 10, *, layer_scale: float = 1e-6, drop_path: float = 0.1) -> ConvNeXt:
+    """ConvNeXt-T as torchvision has it. A 32x32 image is 8, 4, 2, 1 positions a side under its 7x7 kernels."""
+    stages = [
+        CNBlockConfig(96, 192, 3),  # channels, those of the next stage, blocks
+        CNBlockConfig(192, 384, 3),
+        CNBlockConfig(384, 768, 9),
+        CNBlockConfig(768, None, 3),
+    ]
+    return ConvNeXt(stages, drop_path, layer_scale, num_classes)
+
+
+@_says_what_would_do
+def vit_b_16(
+    num_classes: int = 10, *, image_size: int = 32, dropout: float = 0.0, attention_dropout: float = 0.0
+) -> ViT:
+    """ViT-B/16 as torchvision has it, for images of image_size pixels a side: a 32x32 image is four patches.
+
+    It has dropout and no drop path, as torchvision's class.
+    """
+    if image_size < 16 or image_size % 16:
+        raise ValueError(f"image_size is {image_size}; patches are 16 pixels a side: use a multiple of 16.")
+    return ViT(
+        image_size, patch_size=16, num_layers=12, num_heads=12, hidden_dim=768, mlp_dim=3072,
+        dropout=dropout, attention_dropout=attention_dropout, num_classes=num_classes,
+    )  # fmt: skip
+
+
+BASELINES: dict[str, Callable[..., nn.Module]] = {
+    build.__name__: build for build in (swin_t, swin_mini_cifar, convnext_t, vit_b_16)
+}
