@@ -1,0 +1,25 @@
+"""What holds for every test and every notebook cell: no network, and nothing on the error stream of a cell."""
+
+import os
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+OFFLINE = Path(__file__).parent / "tests" / "offline"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
+    runpy.run_path(str(OFFLINE / "sitecustomize.py"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """nbval lets a cell warn; a learner who sees red stops reading. So a cell that writes to stderr has failed."""
+    result = yield
+    for output in getattr(item, "test_outputs", None) or []:
+        if output.get("name") == "stderr":
+            item.raise_cell_error("the cell wrote to stderr", output.text)
+    return result
