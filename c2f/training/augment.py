@@ -1,0 +1,473 @@
+"""Augmentation in batches, on the device that trains, with every random parameter drawn per image.
+
+Each operation is a plain function from images to images, to be called alone as well as from `Augment`; at strength 0
+each returns the images as they are. Images are float32 in [0, 1] until `normalize`, the last step of all.
+
+Random numbers come from torch's global generators only, so that after `torch.manual_seed(s)` the result is a function
+of the images, the labels and s. Nothing loops over images, and nothing waits for the device.
+
+The operations are here, and not a library's, for two reasons. torchvision draws one set of parameters per call, which
+in a batch gives all images the same; kornia draws one order of colours and one RandAugment operation per batch, and
+takes about four times as long for the `seed` set at 32×32. What is one function in torchvision for all images alike
+(grey, sharpness, equalize) is torchvision's here too, and the tests hold the rest against it.
+
+Shapes: N images, C channels, H x W pixels, K classes.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as V
+
+from c2f.training.recipes import Recipe
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """What a model sees: per channel, less ImageNet's mean, by its standard deviation.
+
+    Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, 3, H, W).
+    """
+    mean, std = _per_channel(images)
+    return (_to_unit(images) - mean) / std
+
+
+def denormalize(x: Tensor) -> Tensor:
+    """Back to colours in [0, 1], for display. Shape: (N, 3, H, W) or (3, H, W), unchanged."""
+    mean, std = _per_channel(x)
+    return (x * std + mean).clamp(0, 1)
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+def _per_channel(like: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=like.device)[:, :, None, None]
+    return mean, std
+
+
+class Augment:
+    """A recipe's augmentation of a batch, one operation after the other, in the order of the published notebook.
+
+    Shape: images uint8 (N, 3, H, W) and labels int64 (N,) -> normalised images float32 (N, 3, H, W) and targets:
+    the labels, or with MixUp or CutMix on, soft ones, float32 (N, K), that sum to 1.
+
+    Args:
+        recipe: whose augmentation fields are used; a field at 0 (or "none") costs nothing.
+        image_size: (H, W) of the images in pixels; they come out at that size too.
+        num_classes: K, the width of soft targets.
+
+    Raises ValueError for a shift that reflection cannot fill, and for images of another type or size than announced.
+    """
+
+    def __init__(self, recipe: Recipe, image_size: tuple[int, int], num_classes: int) -> None:
+        self.recipe, self.image_size, self.num_classes = recipe, tuple(image_size), num_classes
+        if recipe.crop == "shift" and recipe.crop_padding >= min(image_size):
+            raise ValueError(
+                f"crop_padding is {recipe.crop_padding}, but images of {image_size[0]} x {image_size[1]} pixels can be "
+                f"padded by reflection only up to {min(image_size) - 1}; choose that or less."
+            )
+
+    @torch.no_grad()
+    def __call__(self, images_u8: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self._check(images_u8)
+        recipe, images, targets = self.recipe, _to_unit(images_u8), labels
+
+        # The published notebook rounds to whole grey levels after each of these steps; here nothing is rounded.
+        if recipe.color_jitter:
+            images = color_jitter(images, recipe.color_jitter)
+        if recipe.image_mixup:
+            images = image_mixup(images, recipe.image_mixup)
+        if recipe.crop == "resized":
+            images = random_resized_crop(images, recipe.crop_scale)
+        if recipe.crop == "shift":
+            images = random_shift(images, recipe.crop_padding)
+        if recipe.rand_augment:  # not in the notebook; here, it does not see the erased rectangle
+            images = rand_augment(images, recipe.rand_augment)
+        # Odd in the notebook: it erases before the mean is taken off, so the rectangle is black and not average, and
+        # before flip and rotation, so that the rectangle turns with the image.
+        if recipe.erasing:
+            images = random_erasing(images, recipe.erasing)
+        if recipe.flip:
+            images = random_flip(images, recipe.flip)
+        # Odd too: rotation is last, so its black corners are seen, and by nearest neighbour, so edges are jagged.
+        if recipe.rotation:
+            images = random_rotation(images, recipe.rotation)
+
+        if recipe.mixup or recipe.cutmix:
+            one_hot = F.one_hot(labels, self.num_classes).float()
+            images, targets = mixup_or_cutmix(images, one_hot, recipe.mixup, recipe.cutmix)
+        return normalize(images), targets
+
+    def _check(self, images: Tensor) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[-2:]) != self.image_size:
+            height, width = self.image_size
+            raise ValueError(
+                f"augmentation was given images of {images.dtype}, shape {tuple(images.shape)}; it was set up for "
+                f"torch.uint8, shape (N, 3, {height}, {width}): convert them, or create another Augment."
+            )
+
+
+# Random numbers: one per image, or one set per image, drawn where the images are.
+
+
+def uniform(images: Tensor, low: float = 0.0, high: float = 1.0, sets: int | None = None) -> Tensor:
+    """Uniform numbers from low to high. Shape: (N,), or (sets, N)."""
+    shape = (len(images),) if sets is None else (sets, len(images))
+    return torch.rand(shape, device=images.device) * (high - low) + low
+
+
+def chance(images: Tensor, probability: float) -> Tensor:
+    """True for about that share of the images. Shape: bool (N,)."""
+    return uniform(images) < probability
+
+
+def beta(images: Tensor, alpha: float) -> Tensor:
+    """Draw from the Beta(alpha, alpha) distribution. Shape: (N,)."""
+    alphas = torch.full((len(images),), float(alpha), device=images.device)
+    return torch.distributions.Beta(alphas, alphas, validate_args=False).sample()  # to validate is to wait
+
+
+def other_images(images: Tensor) -> Tensor:
+    """A random order of the batch: whom each image is mixed with (once in a while, itself). Shape: int64 (N,)."""
+    return uniform(images).argsort()
+
+
+def _per_image(values_n: Tensor) -> Tensor:
+    return values_n[:, None, None, None]
+
+
+# Colour.
+
+BRIGHTNESS, CONTRAST, SATURATION = range(3)
+
+
+def blend(reference: Tensor, images: Tensor, factors_n: Tensor) -> Tensor:
+    """Go from a reference (factor 0) to the image (factor 1) and beyond, within [0, 1].
+
+    This is all that brightness, contrast, saturation and sharpness do: they differ in the reference, which is black,
+    the mean grey, the grey version, and a blurred version. Shape: (N, C, H, W), unchanged.
+    """
+    return torch.lerp(reference, images, _per_image(factors_n)).clamp(0, 1)
+
+
+def adjust_color(images: Tensor, which_n: Tensor, factors_n: Tensor) -> Tensor:
+    """Change one of brightness, contrast and saturation of each image, by a factor.
+
+    Args:
+        images: (N, 3, H, W).
+        which_n: BRIGHTNESS, CONTRAST or SATURATION for each image, (N,).
+        factors_n: 1 changes nothing, (N,).
+    """
+    grey_n1hw = V.rgb_to_grayscale(images)
+    mean_n111 = grey_n1hw.mean((1, 2, 3), keepdim=True)
+    reference = grey_n1hw * _per_image(which_n == SATURATION) + mean_n111 * _per_image(which_n == CONTRAST)
+    return blend(reference, images, factors_n)
+
+
+def color_jitter(images: Tensor, amount: float) -> Tensor:
+    """Change brightness, contrast and saturation, each by a factor from 1 - amount to 1 + amount.
+
+    Every image has its own factors and its own order of the three; the order matters only where colours are cut off
+    at black or white. Shape: (N, 3, H, W), unchanged.
+    """
+    factors_3n = uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3)
+    order_3n = uniform(images, sets=3).argsort(dim=0)
+    for which_n in order_3n:
+        images = adjust_color(images, which_n, factors_3n.gather(0, which_n[None])[0])
+    return images
+
+
+def image_mixup(images: Tensor, probability: float) -> Tensor:
+    """Blend with another image of the batch, and leave the labels as they are: noise that looks like an image.
+
+    Each image keeps a share drawn from Beta(1.5, 1.5), the defaults of PaddleX's `MixupImage`, an operation for object
+    detection. Odd: `MixupImage` mixes when it is given a pair of images, and (in PaddleX 2.1.0) returns a single one
+    as it is. Shape: (N, C, H, W), unchanged.
+    """
+    kept_n = torch.where(chance(images, probability), beta(images, alpha=1.5), 1.0)
+    return torch.lerp(images[other_images(images)], images, _per_image(kept_n))
+
+
+# Rectangles: what is cropped, erased, or cut from another image.
+
+
+class Boxes(NamedTuple):
+    """One rectangle per image, in whole pixels, each field float32 (N,). It may reach beyond the image, or be empty."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+    def mask(self, height: int, width: int) -> Tensor:
+        """True inside. Shape: bool (N, 1, H, W)."""
+        rows, columns = (torch.arange(size, device=self.top.device) for size in (height, width))
+        inside_nh = (rows >= self.top[:, None]) & (rows < (self.top + self.height)[:, None])
+        inside_nw = (columns >= self.left[:, None]) & (columns < (self.left + self.width)[:, None])
+        return inside_nh[:, None, :, None] & inside_nw[:, None, None, :]
+
+
+def random_boxes(images: Tensor, area: tuple[float, float], ratio: tuple[float, float], tries: int = 10) -> Boxes:
+    """Draw a rectangle per image, as torchvision's RandomResizedCrop and RandomErasing do for square images.
+
+    Args:
+        images: (N, C, H, W); only their number and size matter.
+        area: least and greatest share of the image's area.
+        ratio: least and greatest width : height, relative to the image's own, and uniform in the logarithm.
+        tries: how often a rectangle is drawn; the first that fits the image counts. Where none does, it is empty.
+    """
+    height, width = images.shape[-2:]
+    shares = uniform(images, *area, sets=tries)
+    ratios = uniform(images, *map(math.log, ratio), sets=tries).exp()
+    heights, widths = ((shares / ratios).sqrt() * height).round(), ((shares * ratios).sqrt() * width).round()
+
+    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
+    first = fits.int().argmax(dim=0, keepdim=True)
+    heights_n, widths_n = ((sides * fits).gather(0, first)[0] for sides in (heights, widths))
+    top_n, left_n = _random_start(images, height - heights_n), _random_start(images, width - widths_n)
+    return Boxes(top_n, left_n, heights_n, widths_n)
+
+
+def _random_start(images: Tensor, last_n: Tensor) -> Tensor:
+    return (uniform(images) * (last_n + 1)).floor().minimum(last_n)  # the product can round up to last + 1
+
+
+def resize_boxes(images: Tensor, boxes: Boxes) -> Tensor:
+    """Scale what is in each box to the size of the whole image, bilinearly. Shape: (N, C, H, W), unchanged."""
+    height, width = images.shape[-2:]
+    y_nhw = _source(boxes.top, boxes.height, height)[:, :, None].expand(-1, height, width)
+    x_nhw = _source(boxes.left, boxes.width, width)[:, None, :].expand(-1, height, width)
+    grid_nhw2 = torch.stack([(2 * x_nhw + 1) / width - 1, (2 * y_nhw + 1) / height - 1], dim=-1)
+    return F.grid_sample(images, grid_nhw2, padding_mode="border", align_corners=False)
+
+
+def _source(start_n: Tensor, length_n: Tensor, size: int) -> Tensor:
+    """Where, along one axis, each of `size` pixels is read; not beyond the centres of the box's outermost pixels."""
+    start, length = start_n[:, None], length_n[:, None]
+    steps = (torch.arange(size, device=start_n.device) + 0.5) / size
+    return start + (steps * length - 0.5).clamp(min=0).minimum(length - 1)
+
+
+def random_resized_crop(images: Tensor, smallest: float) -> Tensor:
+    """Cut out a rectangle of at least that share of the area, 3:4 to 4:3 in shape, and scale it to the image's size.
+
+    Shape: (N, C, H, W), unchanged.
+    """
+    height, width = images.shape[-2:]
+    boxes = random_boxes(images, area=(smallest, 1.0), ratio=(3 / 4, 4 / 3))
+    nothing_fits = boxes.height == 0
+    whole = Boxes(*(torch.full_like(boxes.top, size) for size in (0, 0, height, width)))
+    boxes = Boxes(*(torch.where(nothing_fits, all_of, box) for all_of, box in zip(whole, boxes, strict=True)))
+    return resize_boxes(images, boxes)
+
+
+def random_erasing(images: Tensor, probability: float, fill: float = 0.0) -> Tensor:
+    """Paint a rectangle over some of the images: 2 to 33 % of the area, 3:10 to 10:3, black.
+
+    Zhong et al., Random Erasing, arXiv 1708.04896. Shape: (N, C, H, W), unchanged.
+    """
+    boxes = random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
+    chosen_n111 = _per_image(chance(images, probability))
+    return images.masked_fill(boxes.mask(*images.shape[-2:]) & chosen_n111, fill)
+
+
+# Geometry.
+
+
+def random_flip(images: Tensor, probability: float) -> Tensor:
+    """Mirror some of the images, left to right. Shape: (N, C, H, W), unchanged."""
+    return torch.where(_per_image(chance(images, probability)), images.flip(-1), images)
+
+
+def shift(images: Tensor, down_n: Tensor, right_n: Tensor, padding: int) -> Tensor:
+    """Move each image by whole pixels, at most `padding` either way; its mirror image fills what becomes free.
+
+    Shape: (N, C, H, W), unchanged.
+    """
+    height, width = images.shape[-2:]
+    padded = F.pad(images, [padding] * 4, mode="reflect")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view, (N, C, 2 padding + 1, 2 padding + 1, H, W)
+    return windows[torch.arange(len(images), device=images.device), :, padding - down_n, padding - right_n]
+
+
+def random_shift(images: Tensor, padding: int) -> Tensor:
+    """Move each image by up to `padding` pixels, down or up and right or left. Shape: (N, C, H, W), unchanged."""
+    down_n, right_n = torch.randint(-padding, padding + 1, (2, len(images)), device=images.device)
+    return shift(images, down_n, right_n, padding)
+
+
+def warp(images: Tensor, matrices_n23: Tensor, mode: str = "nearest") -> Tensor:
+    """Read each pixel at matrix @ (x, y, 1), in pixels from the image's centre; outside is black.
+
+    Shape: (N, C, H, W), unchanged.
+    """
+    half = images.new_tensor([images.shape[-1] / 2, images.shape[-2] / 2, 1.0])
+    relative_n23 = matrices_n23 * half / half[:2, None]  # affine_grid lets both axes run from -1 to 1
+    grid_nhw2 = F.affine_grid(relative_n23, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid_nhw2, mode=mode, align_corners=False)
+
+
+def _matrices(xx: Tensor, xy: Tensor, x: Tensor, yx: Tensor, yy: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([xx, xy, x, yx, yy, y], dim=1).view(-1, 2, 3)
+
+
+def rotate(images: Tensor, degrees_n: Tensor, mode: str = "nearest") -> Tensor:
+    """Turn each image counter-clockwise about its centre; corners that become free are black.
+
+    Shape: (N, C, H, W), unchanged.
+    """
+    angle, zero = degrees_n.deg2rad(), torch.zeros_like(degrees_n)
+    return warp(images, _matrices(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), mode)
+
+
+def random_rotation(images: Tensor, degrees: float, mode: str = "nearest") -> Tensor:
+    """Turn each image by up to that many degrees, either way. Shape: (N, C, H, W), unchanged."""
+    return rotate(images, uniform(images, -degrees, degrees), mode)
+
+
+def shear(images: Tensor, x_n: Tensor, y_n: Tensor) -> Tensor:
+    """Slant each image: by x pixels to the left per row, by y pixels up per column, with the top left corner fixed."""
+    one, (height, width) = torch.ones_like(x_n), images.shape[-2:]
+    return warp(images, _matrices(one, x_n, x_n * height / 2, y_n, one, y_n * width / 2))
+
+
+def translate(images: Tensor, x_n: Tensor, y_n: Tensor) -> Tensor:
+    """Move each image by x pixels to the left and y pixels up; what becomes free is black."""
+    one, zero = torch.ones_like(x_n), torch.zeros_like(x_n)
+    return warp(images, _matrices(one, zero, x_n, zero, one, y_n))
+
+
+# RandAugment.
+
+
+def posterize(images: Tensor, bits_n: Tensor) -> Tensor:
+    """Keep that many bits of each channel. Shape: (N, C, H, W), unchanged."""
+    levels = _per_image(2**bits_n)
+    return (images * levels).floor().minimum(levels - 1) / levels
+
+
+def solarize(images: Tensor, threshold_n: Tensor) -> Tensor:
+    """Invert what is at least as bright as the threshold. Shape: (N, C, H, W), unchanged."""
+    return torch.where(images >= _per_image(threshold_n), 1 - images, images)
+
+
+def _black(images: Tensor) -> Tensor:
+    return torch.zeros_like(images)
+
+
+def _adjust(images: Tensor, which: int, s: Tensor) -> Tensor:
+    return adjust_color(images, torch.full_like(s, which), 1 + 0.9 * s)
+
+
+# The fourteen operations, from images and a strength s, (N,), between -1 and 1; torchvision's ranges. Where an
+# operation has no two directions, the sign of s does not count; where it has no strength, s does not.
+RAND_AUGMENT = {
+    "identity": lambda images, s: images,
+    "shear_x": lambda images, s: shear(images, 0.3 * s, 0 * s),
+    "shear_y": lambda images, s: shear(images, 0 * s, 0.3 * s),
+    "translate_x": lambda images, s: translate(images, (150 / 331 * images.shape[-1] * s).trunc(), 0 * s),
+    "translate_y": lambda images, s: translate(images, 0 * s, (150 / 331 * images.shape[-2] * s).trunc()),
+    "rotate": lambda images, s: rotate(images, 30 * s),
+    "brightness": lambda images, s: _adjust(images, BRIGHTNESS, s),
+    "color": lambda images, s: _adjust(images, SATURATION, s),
+    "contrast": lambda images, s: _adjust(images, CONTRAST, s),
+    "sharpness": lambda images, s: blend(V.adjust_sharpness(images, 0), images, 1 + 0.9 * s),
+    "posterize": lambda images, s: posterize(images, 8 - (4 * s.abs()).round()),
+    "solarize": lambda images, s: solarize(images, 1 - s.abs()),
+    "autocontrast": lambda images, s: V.autocontrast(images),
+    "equalize": lambda images, s: V.equalize(images),
+}
+
+
+def rand_augment(images: Tensor, magnitude: float, operations: int = 2) -> Tensor:
+    """Apply some of the fourteen operations, drawn anew for each image, all at one magnitude, with a random sign.
+
+    Cubuk et al., RandAugment, arXiv 1909.13719.
+
+    Args:
+        images: (N, 3, H, W).
+        magnitude: 0 (off) to 10 (the strongest).
+        operations: how many are applied to an image, one after the other.
+    """
+    if magnitude == 0:
+        return images
+    for _ in range(operations):
+        # Which operations run is for the host to know: drawn on the device, the host would have to wait for it.
+        drawn = torch.randint(len(RAND_AUGMENT), (len(images),))
+        strength_n = torch.where(chance(images, 0.5), 0.1, -0.1) * magnitude
+        changed = torch.empty_like(images)
+        for number, operation in enumerate(RAND_AUGMENT.values()):
+            chosen = (drawn == number).nonzero()[:, 0].to(images.device)
+            if len(chosen):
+                changed[chosen] = operation(images[chosen], strength_n[chosen])
+        images = changed
+    return images
+
+
+# Mixing, with the labels.
+
+
+def mix(images: Tensor, targets: Tensor, weights_n1hw: Tensor) -> tuple[Tensor, Tensor]:
+    """Mix each image with another one of the batch, and their labels in the same proportion.
+
+    Args:
+        images: (N, C, H, W).
+        targets: soft labels, (N, K).
+        weights_n1hw: the image's own share of each pixel, 0 to 1; its mean is the share of the label.
+    """
+    others = other_images(images)
+    share_n1 = weights_n1hw.mean(dim=(1, 2, 3))[:, None]
+    return torch.lerp(images[others], images, weights_n1hw), torch.lerp(targets[others], targets, share_n1)
+
+
+def mixup_weights(images: Tensor, alpha: float) -> Tensor:
+    """The same share everywhere, from Beta(alpha, alpha). Shape: (N, 1, H, W)."""
+    return _per_image(beta(images, alpha)).expand(-1, 1, *images.shape[-2:])
+
+
+def cutmix_weights(images: Tensor, alpha: float) -> Tensor:
+    """0 in a rectangle of the image's shape around a random pixel, 1 around it. Shape: (N, 1, H, W).
+
+    The rectangle covers 1 - share of the area, with the share from Beta(alpha, alpha), less what is beyond the edge.
+    """
+    height, width = images.shape[-2:]
+    half_n = (1 - beta(images, alpha)).sqrt() / 2
+    half_height_n, half_width_n = (half_n * height).floor(), (half_n * width).floor()
+    middle_y, middle_x = (uniform(images) * height).floor(), (uniform(images) * width).floor()
+    boxes = Boxes(middle_y - half_height_n, middle_x - half_width_n, 2 * half_height_n, 2 * half_width_n)
+    return (~boxes.mask(height, width)).float()
+
+
+def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Average each image with another one, in a proportion of its own. Zhang et al., MixUp, arXiv 1710.09412.
+
+    Shape: images (N, C, H, W), soft labels (N, K), unchanged.
+    """
+    return mix(images, targets, mixup_weights(images, alpha)) if alpha else (images, targets)
+
+
+def cutmix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Paste a rectangle of another image into each one. Yun et al., CutMix, arXiv 1905.04899.
+
+    Shape: images (N, C, H, W), soft labels (N, K), unchanged.
+    """
+    return mix(images, targets, cutmix_weights(images, alpha)) if alpha else (images, targets)
+
+
+def mixup_or_cutmix(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:
+    """MixUp or CutMix, whichever has an alpha above 0; with both, a coin is tossed for each image.
+
+    Shape: images (N, C, H, W), soft labels (N, K), unchanged.
+    """
+    if not (mixup_alpha and cutmix_alpha):
+        return cutmix(images, targets, cutmix_alpha) if cutmix_alpha else mixup(images, targets, mixup_alpha)
+    heads_n111 = _per_image(chance(images, 0.5))
+    blended, cut = mixup_weights(images, mixup_alpha), cutmix_weights(images, cutmix_alpha)
+    return mix(images, targets, torch.where(heads_n111, blended, cut))
