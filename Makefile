@@ -8,8 +8,13 @@ READY  := $(VENV)/ready
 EXTRAS := lab,test
 
 # JupyterLab refuses to run as root without being told to; in a container everybody is root.
-LAB := --notebook-dir=. --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-       $(if $(filter 0,$(shell id -u)),--allow-root)
+LAB := --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root)
+# Without this Lab asks each newcomer whether it may fetch news, and looks for updates.
+define WITHOUT_NEWS
+@mkdir -p $(VENV)/etc/jupyter/labconfig
+@echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' \
+	> $(VENV)/etc/jupyter/labconfig/page_config.json
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-install coverage picture upgrade clean
@@ -42,6 +47,7 @@ upgrade: ## renew constraints.txt: the newest versions that pyproject.toml's ran
 	$(PY) -m pip freeze --all --exclude pip --exclude-editable > $(VENV)/set
 	{ grep '^#' constraints.txt; grep -vE '^(cuda|nvidia)-|^triton==' $(VENV)/set; } > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
+	$(WITHOUT_NEWS)
 	@mv $(VENV)/installing $(READY) && touch $(READY)
 	@git --no-pager diff --stat constraints.txt
 	@echo "The environment has the new set. Next: make test, and commit constraints.txt if it passes."
@@ -66,4 +72,5 @@ $(READY): pyproject.toml constraints.txt
 	@mkdir -p $(VENV) && echo "$(CURDIR)" > $(VENV)/installing && rm -f $(READY)
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	$(WITHOUT_NEWS)
 	@mv $(VENV)/installing $(READY)

@@ -19,7 +19,7 @@ LEFT, MIDDLE, RIGHT = 1.85, 3.3, 4.75  # x of the weights' branch, of the trunk,
 GRID, KERNEL = 15, 11  # positions a side of the drawn image, and of the window
 
 
-def box(ax: Axes, x: float, y: float, text: str, colour: str = INK, *, filled: bool = False, width: float = 2.45) -> None:
+def box(ax: Axes, x: float, y: float, text: str, colour: str = INK, filled: bool = False, width: float = 2.45):
     shape = FancyBboxPatch(
         (x - width / 2, y - 0.28),
         width,
@@ -36,7 +36,7 @@ def box(ax: Axes, x: float, y: float, text: str, colour: str = INK, *, filled: b
 
 
 def operator(ax: Axes, x: float, y: float, sign: str) -> None:
-    ax.plot(x, y, "o", markersize=25, markerfacecolor="white", markeredgecolor=INK, markeredgewidth=1.4, zorder=3)
+    ax.plot(x, y, "o", ms=25, mfc="white", mec=INK, mew=1.4, zorder=3)
     ax.text(x, y - 0.02, sign, ha="center", va="center", fontsize=15, color=INK, zorder=4)
 
 
@@ -60,8 +60,9 @@ def footprint(ax: Axes, weights: np.ndarray, title: str, note: str) -> None:
     centre = (x0 + GRID // 2 * cell, y0 + GRID // 2 * cell)
     ax.add_patch(Rectangle(centre, cell, cell, facecolor="none", edgecolor="black", linewidth=1.8, zorder=5))
     ax.add_patch(Rectangle((x0, y0), side, side, facecolor="none", edgecolor=INK, linewidth=1))
-    ax.text(x0 + side / 2, y0 + side + 0.2, title, ha="center", va="bottom", fontsize=FONT, color=WEIGHTS, linespacing=1.4)
-    ax.text(x0 + side / 2, y0 - 0.2, note, ha="center", va="top", fontsize=FONT - 0.5, color=SOFT, linespacing=1.5)
+    x = x0 + side / 2
+    ax.text(x, y0 + side + 0.2, title, ha="center", va="bottom", fontsize=FONT, color=WEIGHTS)
+    ax.text(x, y0 - 0.2, note, ha="center", va="top", fontsize=FONT - 0.5, color=SOFT, linespacing=1.5)
 
 
 def trunk(ax: Axes, title: str, formula: str, merge: str, merge_name: str) -> None:

@@ -1,4 +1,4 @@
-"""One set of versions, installed by two commands: pyproject.toml, constraints.txt, environment.yml, Makefile, README.md."""
+"""One set of versions, two commands: pyproject.toml, constraints.txt, environment.yml, Makefile and README.md agree."""
 
 import importlib.metadata
 import os
@@ -184,10 +184,13 @@ def asked(folder: Path) -> list[str]:
     return [" ".join(line.split()[1:3]) for line in lines if line.startswith("-m")]
 
 
+INSTALL = ["venv .venv", "pip install"]
+
+
 @NEEDS_MAKE
 def test_the_first_call_installs_and_the_second_starts_at_once(checkout: Path) -> None:
     assert make("lab", "PYTHON=./python3", cwd=checkout).returncode == 0
-    assert asked(checkout) == ["venv .venv", "pip install", "jupyterlab --notebook-dir=."]
+    assert asked(checkout) == [*INSTALL, "jupyterlab --notebook-dir=."]
     assert make("lab", "PYTHON=./python3", cwd=checkout).returncode == 0
     assert asked(checkout) == ["jupyterlab --notebook-dir=."]
     assert make("test", "PYTHON=./python3", cwd=checkout).returncode == 0
@@ -216,7 +219,7 @@ def test_an_installation_that_was_cut_off_begins_again(checkout: Path) -> None:
     (checkout / "cut-off").unlink()
     second = make("test", "PYTHON=./python3", cwd=checkout)
     assert second.returncode == 0 and "cut off" in second.stdout
-    assert asked(checkout) == ["venv .venv", "pip install", "ruff check", "pytest"]
+    assert asked(checkout) == [*INSTALL, "ruff check", "pytest"]
     assert not (checkout / ".venv" / "half").exists()
 
 
@@ -234,7 +237,7 @@ def test_a_folder_that_was_moved_is_put_right_once(checkout: Path) -> None:
     moved = checkout.rename(checkout.with_name("elsewhere"))
     asked(moved)
     make("test", "PYTHON=./python3", cwd=moved)
-    assert asked(moved) == ["venv .venv", "pip install", "ruff check", "pytest"]
+    assert asked(moved) == [*INSTALL, "ruff check", "pytest"]
     make("test", "PYTHON=./python3", cwd=moved)
     assert asked(moved) == ["ruff check", "pytest"]
 

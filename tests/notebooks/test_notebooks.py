@@ -37,7 +37,7 @@ def code_cell_problems(cell: NotebookNode, expected_count: int) -> Iterator[str]
     if cell.outputs and cell.execution_count is None:
         yield "has outputs and no execution count: nbval fails it"
     elif cell.execution_count != expected_count:
-        yield f"has execution count {cell.execution_count}, not {expected_count}: run all cells in a fresh kernel, and save"
+        yield f"has execution count {cell.execution_count}, not {expected_count}: run all in a fresh kernel, and save"
     if "NBVAL_CHECK_OUTPUT" in cell.source and not any(text_of(output).strip() for output in cell.outputs):
         yield "is a checked cell without stored text, so nothing is checked (pictures are never compared)"
     if re.search(r"NBVAL_(SKIP|RAISES_EXCEPTION)", cell.source) or cell.metadata.get("tags"):
@@ -127,7 +127,7 @@ BREAKS = {
     "without stored text": change_cell(outputs=[]),
     "pictures are never compared": only_a_picture,
     "no execution count": change_cell(execution_count=None),
-    "not 1: run all cells": change_cell(execution_count=7),
+    "not 1: run all in": change_cell(execution_count=7),
     "has 40 lines": change_cell(source="# NBVAL_CHECK_OUTPUT\n" + "x = 1\n" * 39),
     "switched off": change_cell(source="# NBVAL_SKIP\nprint(2)"),
     "stored output on stderr": change_cell(outputs=[*stored(), *stored("UserWarning: no", "stderr")]),

@@ -1,0 +1,216 @@
+"""`make lab`, as a learner uses it: JupyterLab in Chromium, the first notebook run from the menu to its last cell."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).parents[2]
+FIRST = Path("notebooks/00_start_here.ipynb")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# A container has no sandbox and no GPU; and a browser under test looks up nothing of its own.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+    pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed"),
+    # Playwright's own loop and Lab's sockets are still closing when Python looks.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
+
+
+@dataclass(frozen=True)
+class Lab:
+    url: str
+    token: str
+
+    def api(self, path: str) -> list | dict:
+        request = urllib.request.Request(f"{self.url}/api/{path}", headers={"Authorization": f"token {self.token}"})
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return json.load(response)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End the server with all that it started: SIGTERM lets it end its kernels, which have groups of their own."""
+    for sign, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(seconds)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the working tree, so that no run in the browser can be saved over the stored outputs."""
+    copy = tmp_path / "c2f"
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        copy.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, copy)
+    if (ROOT / "notebooks").exists():
+        shutil.copytree(ROOT / "notebooks", copy / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    if not (copy / FIRST).exists():
+        small_notebook(copy / FIRST)
+    # The environment is the one that runs this test, and it is ready: what `make lab` does in its second call.
+    (copy / ".venv").mkdir()
+    (copy / ".venv" / "ready").write_text(f"{copy}\n")
+    return copy
+
+
+@pytest.fixture
+def lab(checkout: Path) -> Iterator[Lab]:
+    home, port, token = checkout.parent / "home", free_port(), secrets.token_hex(16)
+    home.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "JUPYTER", "XDG"))}
+    options = f"--no-browser --port={port} --ServerApp.port_retries=0 --IdentityProvider.token={token}"
+    log = checkout.parent / "lab.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            ["make", "lab", f"PY={sys.executable}", f"ARGS={options}"],
+            cwd=checkout,
+            env=environment | {"HOME": str(home)},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            lab = Lab(f"http://127.0.0.1:{port}", token)
+            wait_until_it_answers(lab, process, log)
+            yield lab
+        finally:
+            stop(process)
+
+
+def wait_until_it_answers(lab: Lab, process: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            lab.api("status")
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab does not answer:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator["sync_api.Page"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def open_notebook(page: "sync_api.Page", lab: Lab, name: str) -> None:
+    """Open it at the address that `make lab` opens, and wait until its kernel is there."""
+    page.goto(f"{lab.url}/lab/tree/{name}?token={lab.token}")
+    page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-cell").first.wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # any sooner, and Run asks for a kernel
+
+
+def choose(page: "sync_api.Page", menu: str, entry: str) -> None:
+    page.locator(".lm-MenuBar-itemLabel", has_text=menu).first.click()
+    page.locator(".lm-Menu-itemLabel", has_text=entry).first.click()
+
+
+def run_all(page: "sync_api.Page", seconds: float) -> None:
+    """From the menu, to the last cell. Cleared first: a count seen afterwards is of this run, not a stored one."""
+    choose(page, "Edit", "Clear Outputs of All Cells")
+    choose(page, "Run", "Run All Cells")
+    last = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
+    sync_api.expect(last).to_have_text(re.compile(r"\[\d+\]:"), timeout=seconds * 1000)
+
+
+def read_saved(page: "sync_api.Page", path: Path) -> nbformat.NotebookNode:
+    """What a learner who saves now has in the file."""
+    before = path.stat().st_mtime_ns
+    choose(page, "File", "Save Notebook")
+    for _ in range(100):
+        if path.stat().st_mtime_ns != before:
+            return nbformat.read(path, as_version=4)
+        page.wait_for_timeout(100)
+    pytest.fail("the notebook was not saved")
+
+
+def assert_ran_clean(notebook: nbformat.NotebookNode) -> None:
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert [output.evalue for output in outputs if output.output_type == "error"] == []
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
+def small_notebook(path: Path) -> None:
+    """A slider and a picture: what a notebook of ours is made of."""
+    path.parent.mkdir(exist_ok=True)
+    cells = [
+        new_markdown_cell("# A small notebook"),
+        new_code_cell("import ipywidgets\nipywidgets.IntSlider(3)"),
+        new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);"),
+        new_code_cell("print('the last cell')"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
+def picture(page: "sync_api.Page", path: Path) -> None:
+    page.screenshot(path=path)
+    print(f"screenshot: {path}")
+
+
+def test_lab_runs_a_slider_and_a_plot(lab: Lab, checkout: Path, page: "sync_api.Page", tmp_path: Path) -> None:
+    small_notebook(checkout / "notebooks" / "small.ipynb")
+    open_notebook(page, lab, "notebooks/small.ipynb")
+    run_all(page, seconds=60)
+    page.locator(".widget-slider .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(page.locator(".widget-readout")).to_have_text("4")
+    picture(page, tmp_path / "small.png")
+    assert_ran_clean(read_saved(page, checkout / "notebooks" / "small.ipynb"))
+
+
+@pytest.mark.skipif(not (ROOT / FIRST).exists(), reason=f"{FIRST} is not there")
+def test_make_lab_runs_the_first_notebook(lab: Lab, checkout: Path, page: "sync_api.Page", tmp_path: Path) -> None:
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    open_notebook(page, lab, str(FIRST))
+    picture(page, tmp_path / "opened.png")
+    run_all(page, seconds=240)
+    picture(page, tmp_path / "last_cell.png")
+    assert_ran_clean(read_saved(page, checkout / FIRST))
+    assert complaints == []
+
