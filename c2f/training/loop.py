@@ -187,8 +187,8 @@ def train(
                 if not math.isfinite(state.loss):
                     save()
                     raise TrainingError(
-                        f"the loss is {state.loss} at step {step:,} (epoch {epoch + 1}), so training stopped before that "
-                        f"step; lower the learning rate (now {state.lr:.3g}) or set clip_grad to 1."
+                        f"the loss is {state.loss} at step {step:,} (epoch {epoch + 1}), so training stopped before "
+                        f"that step; lower the learning rate (now {state.lr:.3g}) or set clip_grad to 1."
                     )
                 optimizer.zero_grad()
                 loss.backward()
@@ -220,7 +220,7 @@ def train(
             )  # fmt: skip
             record = EpochRecord(
                 epoch + 1,
-                state.lr,
+                recipe.learning_rate((epoch + 1) * steps_per_epoch - 1, steps_per_epoch),
                 totals[0] / seen,
                 totals[1] / seen,
                 result.loss,
