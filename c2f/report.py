@@ -33,6 +33,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "train": {"linestyle": "--", "linewidth": 1.4, "markersize": 5, "markerfacecolor": "white"},
     "test": {"linestyle": "-", "linewidth": 1.8, "markersize": 5},
 }
+QUANTITIES = ("loss", "accuracy")
 SPLITS = {"train": "training images, augmented", "test": "test images"}
 
 
@@ -349,42 +350,47 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 def curves(runs: Sequence[Run]) -> "Figure":
     """Loss and accuracy of both splits over epochs and over training time; `figure.describe` says them in words."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window, any backend
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
 
-    names = labels(runs)
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
     longest = max(map(seconds_of, runs))
     unit, seconds = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
     for run, colour in zip(runs, colours, strict=True):
-        epochs = [record.epoch for record in run.history.records]
-        times = np.cumsum([record.seconds for record in run.history.records]) / seconds
-        for row, quantity in enumerate(("loss", "accuracy")):
-            for column, x in enumerate((epochs, times)):
-                for split, style in STYLES.items():
-                    y = [getattr(record, f"{split}_{quantity}") for record in run.history.records]
-                    marker = "o" if len(y) <= 20 else ""  # without one, a run of a single epoch would not show
-                    axes[row, column].plot(x, y, color=colour, marker=marker, **style)
-    for row, label in enumerate(("loss", "accuracy")):
-        axes[row, 0].set_ylabel(label)
-    axes[0, 0].set_title("over epochs")
-    axes[0, 1].set_title("over training time")
+        _draw_run(axes, run, colour, seconds)
+    for row, quantity in enumerate(QUANTITIES):
+        axes[row, 0].set_ylabel(quantity)
+    axes[0, 0].set(title="over epochs", xlim=(0.5, max(len(run.history) for run in runs) + 0.5))
+    axes[0, 1].set(title="over training time", xlim=(0, 1.05 * longest / seconds))
     axes[1, 0].set_xlabel("epoch")
-    axes[1, 0].xaxis.get_major_locator().set_params(integer=True)
+    axes[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes[1, 1].set_xlabel(f"{unit} of training, each on its run's machine")
-    axes[1, 1].set_xlim(left=0)
     axes[1, 0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     for ax in axes.flat:
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
-    handles = [Line2D([], [], color=colour, label=name) for name, colour in zip(names, colours, strict=True)]
-    handles += [Line2D([], [], color="0.3", marker="o", label=SPLITS[split], **style) for split, style in STYLES.items()]
+    handles = [Line2D([], [], color=colour, label=name) for name, colour in zip(labels(runs), colours, strict=True)]
+    for split, style in STYLES.items():
+        handles.append(Line2D([], [], color="0.3", marker="o", label=SPLITS[split], **style))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     figure.suptitle(f"Training on {', '.join(dict.fromkeys(run.recipe['data']['name'] for run in runs))}")
     figure.describe = describe_curves(runs)
     return figure
+
+
+def _draw_run(axes: np.ndarray, run: Run, colour: str, seconds: int) -> None:
+    """One run's lines: `axes` are 2×2, quantity by horizontal axis; times are in units of `seconds`."""
+    records = run.history.records
+    horizontal = ([r.epoch for r in records], np.cumsum([r.seconds for r in records]) / seconds)
+    marker = "o" if len(records) <= 20 else ""  # without one, a run of a single epoch would not show
+    for row, quantity in enumerate(QUANTITIES):
+        for split, style in STYLES.items():
+            y = [getattr(record, f"{split}_{quantity}") for record in records]
+            for column, x in enumerate(horizontal):
+                axes[row, column].plot(x, y, color=colour, marker=marker, **style)
 
 
 def describe_curves(runs: Sequence[Run]) -> str:
