@@ -33,7 +33,7 @@ test-install: $(READY) ## build one more environment from environment.yml's pip 
 	$(PY) -m pytest -m install tests/test_environment.py $(ARGS)
 
 coverage: $(READY) ## run pytest and report the lines and branches of c2f/ that no test reaches
-	$(PY) -m pytest --cov tests $(ARGS)
+	$(PY) -m pytest --cov=c2f tests $(ARGS)
 
 picture: $(READY) ## draw the README's picture again
 	$(PY) docs/draw_convmod.py
