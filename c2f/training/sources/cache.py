@@ -99,6 +99,7 @@ def _write(file: Path, key: str, dataset: Dataset) -> None:
     unfinished = file.with_suffix(".unfinished")
     try:
         save_file(tensors, unfinished, metadata={"c2f": json.dumps(about)})
+        unfinished.chmod(0o644)  # safetensors keeps it to the owner, but a class may share the data folder
         os.replace(unfinished, file)
     except Exception as error:  # safetensors has its own for a full disk; on Windows the old file may be open
         tell(f"{dataset.name} could not be kept in {file.parent} ({error}): it will be decoded again next time.")

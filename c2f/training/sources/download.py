@@ -72,7 +72,7 @@ def only_one_process(file: Path) -> Iterator[None]:
 
     lock = FileLock(file.with_name(f".{file.name}.lock"), mode=0o666)  # people may share the folder
     try:
-        lock.acquire(timeout=1)
+        lock.acquire(timeout=0.2)
     except Timeout:
         tell(f"Another process is preparing {file.name}: waiting for it.")
         lock.acquire()

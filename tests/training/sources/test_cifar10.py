@@ -1,0 +1,260 @@
+"""CIFAR-10 in its published format: downloaded, copied, decoded once, and refused where it is not what it should be."""
+
+import io
+import pickle
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import CIFAR10
+
+from c2f.training.data import DataError, available, load_dataset
+from c2f.training.sources import cifar10
+from c2f.training.sources.download import RemoteFile
+
+
+def load(root: Path, name: str | Path = "cifar10", image_size: int = 32):
+    return load_dataset(name, root=root, image_size=image_size, progress=False)
+
+
+def what_torchvision_reads(root: Path, train: bool) -> CIFAR10:
+    class Published(CIFAR10):
+        train_list = [[name, md5] for name, md5 in cifar10.FILES.items() if name.startswith("data_")]  # noqa: RUF012
+        test_list = [["test_batch", cifar10.FILES["test_batch"]]]  # noqa: RUF012
+        meta = CIFAR10.meta | {"md5": cifar10.FILES["batches.meta"]}
+
+    return Published(root, train=train, download=False)
+
+
+def test_from_a_host(tmp_path, members, archive_of, publish, serve, monkeypatch):
+    data = archive_of(members)
+    hosts = serve(data)
+    publish(data, hosts.url("absent"), hosts.url("cut"))
+    dataset = load(tmp_path)
+    assert dataset.name == "cifar10"
+    assert (len(dataset.train), len(dataset.test)) == (100, 20)
+    assert dataset.classes[3] == "cat"
+    assert dataset.image_size == (32, 32)
+    assert dataset.train.images.is_contiguous()
+    assert set(dataset.provenance) == {"name", "source", "train", "test", "image_size", "classes", "sha256"}
+    assert str(tmp_path) not in str(dataset.provenance)
+    assert not (tmp_path / cifar10.FOLDER).exists()
+
+
+def test_it_is_what_torchvision_reads(tmp_path, members, publish, unpacked):
+    publish(b"", members=members)
+    unpacked(tmp_path, members)
+    dataset = load(tmp_path)
+    for split, train in ((dataset.train, True), (dataset.test, False)):
+        theirs = what_torchvision_reads(tmp_path, train)
+        torch.testing.assert_close(split.images, torch.from_numpy(theirs.data).permute(0, 3, 1, 2))
+        assert split.labels.tolist() == theirs.targets
+    assert list(dataset.classes) == theirs.classes
+
+
+def test_once_decoded_it_needs_neither_host_nor_archive(tmp_path, members, archive_of, publish, serve):
+    data = archive_of(members)
+    hosts = serve(data)
+    publish(data, hosts.url("good"))
+    first = load(tmp_path)
+    (tmp_path / cifar10.ARCHIVE.name).unlink()
+    again = load(tmp_path)
+    assert len(hosts.asked) == 1
+    assert torch.equal(first.train.images, again.train.images)
+    assert first.provenance == again.provenance
+
+
+@pytest.mark.parametrize("how", ["in the root", "by its path", "by its folder", "by C2F_CIFAR10"])
+@pytest.mark.parametrize("form", ["archive", "folder"])
+def test_your_own_copy(tmp_path, members, archive_of, publish, unpacked, monkeypatch, how, form):
+    data = archive_of(members)
+    publish(data, members=members)
+    home = tmp_path if how == "in the root" else tmp_path / "elsewhere"
+    home.mkdir(exist_ok=True)
+    if form == "archive":
+        copy = home / cifar10.ARCHIVE.name
+        copy.write_bytes(data)
+    else:
+        copy = unpacked(home, members)
+    if how == "by C2F_CIFAR10":
+        monkeypatch.setenv("C2F_CIFAR10", str(copy))
+    name = {"by its path": copy, "by its folder": home}.get(how, "cifar10")
+    dataset = load(tmp_path, name)
+    assert (dataset.name, len(dataset.train)) == ("cifar10", 100)
+
+
+def test_a_copy_that_is_named_and_absent_is_an_error(tmp_path, publish, monkeypatch, serve):
+    hosts = serve(b"archive")
+    publish(b"archive", hosts.url("good"))
+    monkeypatch.setenv("C2F_CIFAR10", str(tmp_path / "nowhere.tar.gz"))
+    with pytest.raises(DataError, match=r"no CIFAR-10 at .*nowhere"):
+        load(tmp_path)
+    assert hosts.asked == []
+
+
+def test_without_network_it_says_what_to_do_and_gives_nothing_else(tmp_path, monkeypatch):
+    far = RemoteFile("cifar-10-python.tar.gz", 1, "0" * 32, ("https://far.example/a", "https://far.example/b"))
+    monkeypatch.setattr(cifar10, "ARCHIVE", far)
+    with pytest.raises(DataError, match=r"offline.*copy cifar-10-python.tar.gz into .*C2F_CIFAR10.*--data digits") as e:
+        load(tmp_path)
+    assert "\n" not in str(e.value)
+
+
+class Evil:
+    """A pickle that writes a file when it is opened by the ordinary pickle.load."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+def evil_pickle(marker: Path) -> bytes:
+    data = pickle.dumps(Evil(marker), protocol=2)
+    pickle.loads(data).close()
+    assert marker.exists()  # so it does work
+    marker.unlink()
+    return data
+
+
+@pytest.mark.parametrize("form", ["archive", "folder"])
+def test_a_malicious_pickle_is_refused(tmp_path, members, archive_of, publish, unpacked, form):
+    marker = tmp_path / "marker"
+    members = members | {"data_batch_3": evil_pickle(marker)}
+    data = archive_of(members)
+    publish(data, members=members)
+    if form == "archive":
+        (tmp_path / cifar10.ARCHIVE.name).write_bytes(data)
+    else:
+        unpacked(tmp_path, members)
+    with pytest.raises(DataError, match=r"data_batch_3 in .* is refused .*it wants to call [a-z_]*.open"):
+        load(tmp_path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("call", ["os\nsystem", "builtins\neval", "numpy\nload", "numpy.core.multiarray\nscalar"])
+def test_a_pickle_can_call_nothing_but_what_builds_an_array(call):
+    with pytest.raises(DataError, match="it wants to call " + call.replace("\n", r"\.")):
+        cifar10._unpickle(f"c{call}\n.".encode(), "a batch")
+
+
+def test_bytes_are_checked_before_they_are_unpacked(tmp_path, members, archive_of, publish):
+    publish(archive_of(members))
+    marker = tmp_path / "marker"
+    evil = archive_of({"../climbed": b"x", **members, "data_batch_1": evil_pickle(marker)})
+    (tmp_path / cifar10.ARCHIVE.name).write_bytes(evil)
+    with pytest.raises(DataError, match=r"not the published CIFAR-10 .md5"):
+        load(tmp_path)
+    assert not marker.exists()
+
+
+def test_a_named_copy_is_checked_even_where_the_cache_would_do(tmp_path, members, archive_of, publish):
+    data = archive_of(members)
+    publish(data)
+    good, bad = tmp_path / cifar10.ARCHIVE.name, tmp_path / "mine.tar.gz"
+    good.write_bytes(data)
+    load(tmp_path)
+    bad.write_bytes(data[:-1])
+    with pytest.raises(DataError, match=r"mine\.tar\.gz is not the published CIFAR-10"):
+        load(tmp_path, bad)
+
+
+def test_an_unpacked_folder_that_lacks_a_file(tmp_path, members, publish, unpacked):
+    publish(b"", members=members)
+    (unpacked(tmp_path, members) / "test_batch").unlink()
+    with pytest.raises(DataError, match="test_batch is missing"):
+        load(tmp_path)
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("../climbed", None),
+        ("cifar-10-batches-py/../../climbed", None),
+        ("/climbed", None),
+        ("cifar-10-batches-py\\..\\..\\climbed", None),
+        ("C:/climbed", None),
+        (None, link("cifar-10-batches-py/climbed", "/etc/passwd")),
+        (None, link("cifar-10-batches-py/climbed", "../../climbed", tarfile.LNKTYPE)),
+        (None, link("cifar-10-batches-py/climbed", "", tarfile.CHRTYPE)),
+    ],
+)
+def test_an_archive_with_a_path_that_climbs_out_is_refused(tmp_path, members, archive_of, publish, name, extra):
+    root = tmp_path / "deep" / "root"
+    root.mkdir(parents=True)
+    data = archive_of(members | ({name: b"/"} if name else {}), *([extra] if extra else []))
+    publish(data)
+    (root / cifar10.ARCHIVE.name).write_bytes(data)
+    with pytest.raises(DataError, match=r"refused because its member .*climbed.* leads outside"):
+        load(root)
+    assert not list(tmp_path.rglob("climbed"))
+
+
+def test_a_damaged_archive(tmp_path, members, archive_of, publish):
+    whole = archive_of(members)
+    for damaged in (whole[: len(whole) // 2], whole[:100] + bytes(1000) + whole[1100:], b"no archive"):
+        publish(damaged)
+        (tmp_path / cifar10.ARCHIVE.name).write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            load(tmp_path)
+
+
+def test_other_contents(tmp_path, members, archive_of, publish):
+    no_labels = pickle.dumps({"data": []}, protocol=2)
+    for other in ({}, {"batches.meta": members["batches.meta"]}, members | {"test_batch": no_labels}):
+        data = archive_of(other)
+        publish(data)
+        (tmp_path / cifar10.ARCHIVE.name).write_bytes(data)
+        with pytest.raises(DataError, match="not in CIFAR-10's format"):
+            load(tmp_path)
+
+
+def test_another_size(tmp_path, members, publish, unpacked):
+    publish(b"", members=members)
+    unpacked(tmp_path, members)
+    dataset = load(tmp_path, image_size=16)
+    assert dataset.train.images.shape == (100, 3, 16, 16)
+    means = (split.float().mean((2, 3)) for split in (dataset.train.images, load(tmp_path).train.images))
+    torch.testing.assert_close(*means, atol=3, rtol=0)
+
+
+def test_what_is_available(tmp_path, members, archive_of, publish, monkeypatch):
+    def found():
+        return next(row for row in available(tmp_path) if row.name == "cifar10")
+
+    data = archive_of(members)
+    publish(data)
+    assert not found().present and str(tmp_path) in found().where
+    (tmp_path / f"{cifar10.ARCHIVE.name}.part").write_bytes(b"123")
+    assert not found().present and "partly" in found().where and found().bytes == 3
+    archive = tmp_path / cifar10.ARCHIVE.name
+    archive.write_bytes(data)
+    assert found() == ("cifar10", True, str(archive), 60_000, len(data))
+    load(tmp_path)
+    archive.unlink()
+    assert found().present and found().where.endswith(".safetensors")
+    monkeypatch.setenv("C2F_CIFAR10", str(archive))
+    assert not found().present and "C2F_CIFAR10" in found().where
+
+
+def test_the_stand_in_is_in_the_published_format(members):
+    """What stands in for CIFAR-10 here names the same things that the pickles of 2009 name."""
+    calls = []
+
+    class Listing(pickle.Unpickler):
+        def find_class(self, module, name):
+            calls.append(f"{module}.{name}")
+            return cifar10._BatchUnpickler(io.BytesIO()).find_class(module, name)
+
+    batch = Listing(io.BytesIO(members["data_batch_1"]), encoding="bytes").load()
+    assert set(batch) == {b"batch_label", b"labels", b"data", b"filenames"}
+    assert batch[b"data"].shape == (20, 3072)
+    assert calls == ["numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"]
