@@ -15,6 +15,7 @@ import io
 import json
 import pickle
 import statistics
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -66,7 +67,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if hashlib.sha256(payload).digest() != digest:
         raise CheckpointError(f"{path} is damaged: its checksum does not match its content; {start_over}.")
     try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch warns of a strange pickle before it refuses it
+            return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError):
         raise CheckpointError(
             f"{path} holds something other than tensors and numbers and was not opened; "
@@ -160,7 +162,7 @@ class RunFolder:
         self.described = {
             "model": model_name(model),
             "overrides": _jsonable(getattr(model, "overrides", {})),
-            "data": {"name": data.name, **_jsonable(data.provenance)},
+            "data": {**_jsonable(data.provenance), "name": data.name},
             "recipe": asdict(recipe),
         }
 

@@ -1,0 +1,130 @@
+"""Checkpoints: what goes in comes out, and what should not be opened is not."""
+
+import hashlib
+import io
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import c2f
+from c2f.training.checkpoint import (
+    DIGEST_BYTES,
+    MAGIC,
+    CheckpointError,
+    load_checkpoint,
+    load_into,
+    load_run,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+from c2f.training.files import write_atomically
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"step": 7, "model": {"w": torch.arange(6.0).view(2, 3)}, "history": [{"loss": 0.5}]})
+    return path
+
+
+def with_checksum(payload: bytes) -> bytes:
+    return MAGIC + hashlib.sha256(payload).digest() + payload
+
+
+def test_what_goes_in_comes_out(checkpoint):
+    state = load_checkpoint(checkpoint)
+    assert state["step"] == 7
+    assert state["history"] == [{"loss": 0.5}]
+    assert torch.equal(state["model"]["w"], torch.arange(6.0).view(2, 3))
+
+
+@pytest.mark.parametrize("keep", [0, 5, len(MAGIC) + 3, len(MAGIC) + DIGEST_BYTES, -1])
+def test_a_truncated_checkpoint_is_refused(checkpoint, keep):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="last.ckpt is (damaged|not a checkpoint)"):
+        load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("where", [len(MAGIC) + 1, 200, -10])
+def test_a_flipped_bit_is_refused(checkpoint, where):
+    content = bytearray(checkpoint.read_bytes())
+    content[where] ^= 1
+    checkpoint.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(checkpoint)
+
+
+class Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(checkpoint, tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"step": 0, "model": Attack(tmp_path / "owned")}, buffer)
+    for payload in (buffer.getvalue(), pickle.dumps(Attack(tmp_path / "owned"))):
+        checkpoint.write_bytes(with_checksum(payload))
+        with pytest.raises(CheckpointError, match="was not opened"):
+            load_checkpoint(checkpoint)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_missing_checkpoint_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_weights_of_another_model_are_refused_in_one_sentence():
+    small, large = (c2f.create_model("conv2former_mini_cifar", dims=(8,), depths=(1,), kernel_size=k) for k in (3, 5))
+    with pytest.raises(CheckpointError, match=r"another model: stages.0.*\(8, 1, 3, 3\) there and \(8, 1, 5, 5\) here"):
+        load_into(large, small.state_dict(), Path("small.ckpt"))
+    with pytest.raises(CheckpointError, match=r"stem.weight is \(8, 3, 2, 2\) there and missing here"):
+        load_into(torch.nn.Linear(2, 2), small.state_dict(), Path("small.ckpt"))
+
+
+def test_weights_travel_as_safetensors_with_their_provenance(tmp_path):
+    model = c2f.create_model("conv2former_mini_cifar", dims=(8,), depths=(1,))
+    model.to(memory_format=torch.channels_last)
+    save_weights(tmp_path / "final.safetensors", model, {"data": "digits"})
+    loaded = load_weights(tmp_path / "final.safetensors")
+    assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
+    assert b'digits' in (tmp_path / "final.safetensors").read_bytes()[:4000]
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    (tmp_path / "final.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        load_weights(tmp_path / "final.safetensors")
+    with pytest.raises(CheckpointError, match="there are no weights"):
+        load_weights(tmp_path / "best.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    write_atomically(path, b"old")
+
+    def broken(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match=r"not the folder of a run: it has no recipe.json"):
+        load_run(tmp_path)
+
+
+def test_a_damaged_run_says_so(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"model": ')
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_run(tmp_path)

@@ -1,0 +1,379 @@
+"""The loop: it learns, it leaves what it says, and no kill changes its bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import filelock
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import c2f
+from c2f.training.augment import normalize
+from c2f.training.checkpoint import CheckpointError, load_run, load_weights
+from c2f.training.data import Dataset, Split, load_dataset
+from c2f.training.device import choose_device
+from c2f.training.loop import (
+    Callback,
+    History,
+    TrainingError,
+    epoch_order,
+    evaluate,
+    make_optimizer,
+    set_drop_path,
+    train,
+)
+from c2f.training.recipes import Recipe
+
+# Everything that draws random numbers or keeps state between steps is on.
+RECIPE = Recipe(
+    epochs=3, batch_size=32, lr=3e-3, weight_decay=0.05, warmup_epochs=0.5, drop_path=0.2, ema=0.9, clip_grad=1.0,
+    color_jitter=0.2, crop="shift", crop_padding=2, erasing=0.3, mixup=0.2, cutmix=0.5, rotation=10, seed=7,
+)  # fmt: skip
+STEPS_PER_EPOCH = 5
+
+
+def small(data: Dataset, train_images: int = 160, test_images: int = 50) -> Dataset:
+    splits = {"train": (data.train, train_images), "test": (data.test, test_images)}
+    return replace(
+        data, **{name: Split(split.images[:count], split.labels[:count]) for name, (split, count) in splits.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return small(load_dataset("digits", image_size=16))
+
+
+def tiny(**overrides) -> nn.Module:
+    torch.manual_seed(0)
+    return c2f.create_model("conv2former_mini_cifar", dims=(8, 16), depths=(1, 2), kernel_size=5, **overrides)
+
+
+class At(Callback):
+    """Do something after a step, or after an epoch (both counted from 1)."""
+
+    def __init__(self, action, step=None, epoch=None):
+        self.action, self.step, self.epoch = action, step, epoch
+
+    def on_step(self, state):
+        if state.step == self.step:
+            self.action(state)
+
+    def on_epoch(self, state):
+        if len(state.history) == self.epoch:
+            self.action(state)
+
+
+def run(digits, out=None, recipe=RECIPE, model=None, **arguments) -> tuple[nn.Module, History]:
+    model = model or tiny()
+    return model, train(model, digits, recipe, out=out, device="cpu", progress=False, **arguments)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits, tmp_path_factory):
+    """A run that was left alone, to compare the others with."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    model, history = run(digits, out)
+    return out, model, history
+
+
+def assert_same_bits(out, undisturbed):
+    expected = load_weights(undisturbed[0] / "final.safetensors")
+    found = load_weights(out / "final.safetensors")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert losses(load_run(out).history) == losses(undisturbed[2])
+
+
+def losses(history):
+    return [(r.lr, r.train_loss, r.train_accuracy, r.test_loss, r.test_accuracy) for r in history.records]
+
+
+def test_it_learns_the_digits():
+    data = small(load_dataset("digits", image_size=16), 1200, 300)
+    recipe = Recipe(epochs=6, batch_size=40, lr=1e-2, warmup_epochs=0.5, label_smoothing=0.0)
+    _, history = run(data, recipe=recipe, model=tiny())
+    assert history[-1].test_accuracy > 0.85
+    assert history[-1].train_loss < history[0].train_loss
+
+
+def test_a_run_leaves_its_folder(undisturbed, digits):
+    out, model, history = undisturbed
+    read = load_run(out)
+    assert losses(read.history) == losses(history)
+    assert read.recipe["model"] == "conv2former_mini_cifar"
+    assert read.recipe["recipe"]["cutmix"] == 0.5
+    assert read.summary["epochs"] == 3
+    assert read.summary["complete"]
+    assert read.summary["test_accuracy"] == history[-1].test_accuracy
+    assert read.summary["best_test_accuracy"] == max(record.test_accuracy for record in history.records)
+    assert read.summary["hardware"]["device"] == "cpu"
+    assert read.summary["versions"]["torch"].startswith("2.")
+    again = evaluate(read.load_model(), digits.test, device="cpu", label_smoothing=RECIPE.label_smoothing)
+    assert again.accuracy == history[-1].test_accuracy
+    assert again.loss == pytest.approx(history[-1].test_loss)
+    assert evaluate(read.load_model("best"), digits.test).accuracy == read.summary["best_test_accuracy"]
+
+
+def test_same_seed_same_bits_and_another_seed_others(undisturbed, digits, tmp_path):
+    run(digits, tmp_path / "again")
+    assert_same_bits(tmp_path / "again", undisturbed)
+    _, other = run(digits, recipe=replace(RECIPE, seed=8))
+    assert losses(other) != losses(undisturbed[2])
+
+
+KILLED = """
+    import os, signal, sys
+    import torch
+    torch.set_num_threads({threads})
+    sys.path.insert(0, {tests!r})
+    import test_loop as t
+
+    def die(state=None):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    data = t.small(t.load_dataset("digits", image_size=16))
+    {when}
+    t.run(data, {out!r}, callbacks=callbacks, checkpoint_seconds={seconds})
+    print("survived")
+"""
+
+MOMENTS = {
+    "in the middle of an epoch, just saved": ("callbacks = [t.At(die, step=8)]", 0),
+    "in the middle of an epoch, saved steps ago": ("callbacks = [t.At(die, step=13)]", 1000),
+    "after an epoch": ("callbacks = [t.At(die, epoch=2)]", 1000),
+    "while the checkpoint is being written": (
+        """
+    def cut_off(replace=os.replace, seen=[]):
+        def killing(source, target):
+            seen.append(target)
+            if str(target).endswith("last.ckpt") and len(seen) > 10:
+                os.truncate(source, 1000)
+                die()
+            replace(source, target)
+        return killing
+    os.replace, callbacks = cut_off(), []
+    """,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_it_ends_with_the_same_bits(moment, undisturbed, digits, tmp_path):
+    when, seconds = MOMENTS[moment]
+    out = tmp_path / "killed"
+    script = textwrap.dedent(KILLED).format(
+        threads=torch.get_num_threads(), tests=os.path.dirname(__file__), out=str(out), seconds=seconds,
+        when=textwrap.dedent(when).strip(),
+    )  # fmt: skip
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (out / "final.safetensors").exists()
+    torch.manual_seed(1)  # a resumed run takes its weights from the checkpoint, not from the new model
+    model = c2f.create_model("conv2former_mini_cifar", dims=(8, 16), depths=(1, 2), kernel_size=5)
+    run(digits, out, model=model)
+    assert_same_bits(out, undisturbed)
+
+
+def test_ctrl_c_returns_the_history_and_leaves_a_checkpoint(undisturbed, digits, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    press = At(lambda state: os.kill(os.getpid(), signal.SIGINT), step=7)
+    _, history = run(digits, tmp_path / "run", callbacks=[press])
+    assert history.interrupted
+    assert len(history) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+    _, resumed = run(digits, tmp_path / "run")
+    assert not resumed.interrupted
+    assert_same_bits(tmp_path / "run", undisturbed)
+
+
+def test_a_second_ctrl_c_stops_at_once(digits):
+    def press_twice(state):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(digits, callbacks=[At(press_twice, step=2)])
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed, digits):
+    steps = []
+    model, history = run(digits, undisturbed[0], callbacks=[At(steps.append, step=1)])
+    assert steps == []
+    assert losses(history) == losses(undisturbed[2])
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), undisturbed[1].parameters(), strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(digits, tmp_path):
+    kept = {}
+
+    def poison(state):
+        with torch.no_grad():
+            state.model.head.fc.bias[0] = float("nan")
+        kept.update({name: value.clone() for name, value in state.model.state_dict().items()})
+
+    model = tiny()
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 6 \(epoch 2\).*lower the learning rate"):
+        run(digits, tmp_path / "run", model=model, callbacks=[At(poison, step=6)])
+    assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items() if "fc.bias" not in name)
+
+
+def test_another_recipe_model_or_data_is_refused(undisturbed, digits):
+    out = undisturbed[0]
+    with pytest.raises(CheckpointError, match=r"another run \(recipe.lr was 0.003 and is 0.1 now\)"):
+        run(digits, out, recipe=replace(RECIPE, lr=0.1))
+    with pytest.raises(CheckpointError, match=r"overrides.fusion was None and is sum now"):
+        run(digits, out, model=tiny(fusion="sum"))
+    with pytest.raises(CheckpointError, match=r"another run \(data.name was digits and is other now"):
+        run(replace(digits, name="other"), out)
+
+
+def test_a_folder_in_use_is_left_alone(digits, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"in use, not by a run \(it holds thesis.txt\)"):
+        run(digits, tmp_path)
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        run(digits, tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["thesis.txt"]
+
+
+def test_two_trainings_into_one_folder_are_refused(undisturbed, digits):
+    with filelock.FileLock(undisturbed[0] / ".lock"), pytest.raises(CheckpointError, match="another process"):
+        run(digits, undisturbed[0])
+
+
+def test_the_callers_random_numbers_are_left_alone(digits):
+    model = tiny()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    run(digits, model=model, recipe=replace(RECIPE, epochs=1))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_one_step_is_what_the_definition_says(digits):
+    """No augmentation, one step of Adam with L2: the weights move by the gradient of the smoothed loss."""
+    recipe = Recipe(
+        epochs=1, batch_size=160, optimizer="adam", lr=0.01, weight_decay=0.1, drop_path=0.0, schedule="constant"
+    )
+    model, reference = tiny(), tiny()
+    order = epoch_order(160, recipe, 0, 1)[0]
+    logits = reference(normalize(digits.train.images[order]))
+    loss = F.cross_entropy(logits, digits.train.labels[order], label_smoothing=0.1)
+    loss.backward()
+    _, history = run(digits, model=model, recipe=recipe)
+    assert history[0].train_loss == pytest.approx(loss.item(), rel=1e-5)
+    p, q = model.head.fc.weight, reference.head.fc.weight
+    gradient = q.grad + 0.1 * q.detach()
+    torch.testing.assert_close(p.detach(), q.detach() - 0.01 * gradient / (gradient.abs() + 1e-8))
+
+
+def test_the_average_of_the_weights_is_what_is_kept(digits):
+    seen = []
+    watch = Callback()
+    watch.on_step = lambda state: seen.append(state.model.head.fc.weight.detach().clone())
+    model, _ = run(digits, callbacks=[watch])
+    average = seen[0]
+    for weight in seen[1:]:
+        average = 0.9 * average + 0.1 * weight
+    torch.testing.assert_close(model.head.fc.weight.detach(), average)
+
+
+def test_adamw_decays_only_what_multiplies():
+    optimizer = make_optimizer(tiny(layer_scale=0.1), replace(RECIPE, optimizer="adamw"))
+    decayed, free = (group["params"] for group in optimizer.param_groups)
+    assert {p.ndim for p in decayed} == {2, 4}
+    assert {p.ndim for p in free} == {1}
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
+
+
+def test_drop_path_is_the_recipes_or_the_models():
+    model = tiny(drop_path=0.1)
+    set_drop_path(model, None)
+    rates = [block.drop_path.p for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx([0, 0.05, 0.1])
+    set_drop_path(model, 0.4)
+    assert [block.drop_path.p for stage in model.stages for block in stage.blocks] == pytest.approx([0, 0.2, 0.4])
+
+
+def test_an_epoch_shows_each_image_once_and_leaves_the_rest():
+    recipe = Recipe(epochs=2, batch_size=4)
+    first, second = (epoch_order(10, recipe, epoch, 2) for epoch in range(2))
+    assert first.shape == (2, 4)
+    assert first.unique().numel() == 8
+    assert not torch.equal(first, second)
+
+
+def test_evaluate_knows_the_answers(digits):
+    class Oracle(nn.Module):
+        def forward(self, x):
+            known = normalize(digits.test.images)
+            index = torch.stack([(known - image).abs().flatten(1).sum(1).argmin() for image in x])
+            return F.one_hot(digits.test.labels[index], 10) * 50.0
+
+    oracle = Oracle().train()
+    result = evaluate(oracle, digits.test, device="cpu", batch_size=16)
+    assert result.accuracy == 1
+    assert result.loss < 1e-6
+    assert torch.equal(result.predictions, digits.test.labels)
+    assert oracle.training
+    smoothed = evaluate(oracle, digits.test, device="cpu", label_smoothing=0.1)
+    assert smoothed.loss == pytest.approx(0.1 * 50 * 9 / 10)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_channels_last_and_bf16_train_alike(digits, precision, undisturbed):
+    recipe = replace(RECIPE, channels_last=True, precision=precision)
+    _, history = run(digits, recipe=recipe)
+    tolerance = 1e-3 if precision == "float32" else 0.1
+    assert history[0].train_loss == pytest.approx(undisturbed[2][0].train_loss, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_mini_cifar", "convnext_t", "vit_b_16"])
+def test_every_rival_trains_in_the_same_loop(name):
+    data = small(load_dataset("digits"), 4, 2)
+    model = c2f.create_model(name)
+    before = [p.detach().clone() for p in list(model.parameters())[-2:]]
+    _, history = run(data, model=model, recipe=replace(RECIPE, epochs=1, batch_size=4, ema=0.0, warmup_epochs=0.0))
+    assert len(history) == 1
+    assert not any(torch.equal(a, b) for a, b in zip(before, list(model.parameters())[-2:], strict=True))
+
+
+def test_what_does_not_fit_is_said_before_anything_is_written(digits, tmp_path):
+    with pytest.raises(TrainingError, match="batch of 1000 is more than the 160 training images of digits"):
+        run(digits, tmp_path / "a", recipe=replace(RECIPE, batch_size=1000))
+    with pytest.raises(TrainingError, match="answers with 3 classes and digits has 10; .* num_classes=10"):
+        run(digits, tmp_path / "b", model=tiny(num_classes=3))
+    with pytest.raises(ValueError, match="16×16|multiples of 32"):
+        run(digits, tmp_path / "c", model=c2f.create_model("conv2former_n", dims=(8,) * 4, depths=(1,) * 4))
+    assert not any(path.joinpath("recipe.json").exists() for path in tmp_path.iterdir())
+
+
+def test_a_model_of_ones_own_trains_too(digits, tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    run(digits, tmp_path / "run", model=model, recipe=replace(RECIPE, epochs=1, ema=0.0))
+    with pytest.raises(CheckpointError, match="holds a Sequential, which create_model cannot build"):
+        load_run(tmp_path / "run").load_model()
+
+
+def test_the_user_is_told_what_trains_on_what(digits, capsys):
+    train(tiny(), digits, replace(RECIPE, epochs=1), device="cpu")
+    said = capsys.readouterr().out
+    assert "training conv2former_mini_cifar (" in said
+    assert "160 images of digits on cpu (" in said
+    assert "epoch 1/1: train loss" in said
+
+
+def test_a_device_that_is_not_there_says_which_is():
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    with pytest.raises(ValueError, match=f"no {missing} that PyTorch can use; here, .*cpu would do"):
+        choose_device(missing)
+    with pytest.raises(ValueError, match="'tpu9' is no device"):
+        choose_device("tpu9")
+    assert choose_device("cpu").type == "cpu"
