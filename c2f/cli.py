@@ -86,7 +86,7 @@ class Train:
 
         _use_threads(self.threads)
         device = choose_device(self.device)
-        data = load_dataset(self.data, image_size=self.image_size)
+        data = load_dataset(self.data, image_size=self.image_size, progress=_rank() == 0)
         torch.manual_seed(self.settings.seed)
         model = create_model(self.model, num_classes=len(data.classes), **parse_overrides(self.set))
         out = self.out or Path("runs", f"{self.model}-{data.name}")
@@ -126,7 +126,8 @@ class Evaluate:
         _use_threads(self.threads)
         run, model, source = load_trained(self.run_or_checkpoint, self.which)
         trained_on, recipe = run.recipe["data"], report.recipe_of(run)
-        data = load_dataset(self.data or trained_on["name"], image_size=report.image_size(run)[0])
+        size = report.image_size(run)[0]
+        data = load_dataset(self.data or trained_on["name"], image_size=size, progress=_rank() == 0)
         if list(data.classes) != trained_on["classes"]:
             raise ValueError(
                 f"{source} tells {', '.join(trained_on['classes'])} apart, and {data.name} has the classes "
@@ -249,6 +250,9 @@ class Compare:
 class List:
     """Show the models, the recipes and the data sets."""
 
+    multiply_adds: bool = False
+    """Count each model's multiply-adds too, which takes some seconds."""
+
     def run(self) -> int:
         import torch
 
@@ -256,13 +260,17 @@ class List:
         from c2f.models.cost import count_parameters, multiply_adds
         from c2f.report import in_millions, markdown_table
 
+        header = ["model (10 classes)", "parameters"]
+        header += ["multiply-adds at 32×32", "of these useful"] if self.multiply_adds else []
         rows = []
-        with torch.device("meta"):  # shapes without numbers: counted in no time, however large
-            for name in list_models():
+        for name in list_models():
+            with torch.device("meta"):  # shapes without numbers: built in no time, however large
                 model = create_model(name)
+            row = [name, f"{count_parameters(model):,}"]
+            if self.multiply_adds:
                 cost = multiply_adds(model, (32, 32))
-                rows.append((name, f"{count_parameters(model):,}", in_millions(cost.nominal), in_millions(cost.useful)))
-        header = ("model (10 classes)", "parameters", "multiply-adds at 32×32", "of these useful")
+                row += [in_millions(cost.nominal), in_millions(cost.useful)]
+            rows.append(row)
         print(markdown_table(header, rows), "\nRecipes:", sep="\n")
         for name, make in RECIPES.items():
             print(f"  {name:<8}  {(make.__doc__ or '').strip().splitlines()[0]}")
