@@ -7,8 +7,8 @@ Random numbers come from torch's global generators only, so that after `torch.ma
 of the images, the labels and s. Nothing loops over images, and nothing waits for the device.
 
 The operations are here, and not a library's, for two reasons. torchvision draws one set of parameters per call, which
-in a batch gives all images the same; kornia draws one order of colours and one RandAugment operation per batch, and
-takes about four times as long for the `seed` set at 32×32. What is one function in torchvision for all images alike
+in a batch gives all images the same; kornia draws the order of colours and the RandAugment operations once per batch,
+and takes twice as long for the `seed` set at 32×32. What is one function in torchvision for all images alike
 (grey, sharpness, equalize) is torchvision's here too, and the tests hold the rest against it.
 
 Shapes: N images, C channels, H x W pixels, K classes.
@@ -34,17 +34,17 @@ def normalize(images: Tensor) -> Tensor:
     Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, 3, H, W).
     """
     mean, std = _per_channel(images)
-    return (_to_unit(images) - mean) / std
+    return (_to_unit(images) - mean).div_(std)
 
 
 def denormalize(x: Tensor) -> Tensor:
     """Back to colours in [0, 1], for display. Shape: (N, 3, H, W) or (3, H, W), unchanged."""
     mean, std = _per_channel(x)
-    return (x * std + mean).clamp(0, 1)
+    return (x * std + mean).clamp_(0, 1)
 
 
 def _to_unit(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return images / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def _per_channel(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,7 @@ def blend(reference: Tensor, images: Tensor, factors_n: Tensor) -> Tensor:
     This is all that brightness, contrast, saturation and sharpness do: they differ in the reference, which is black,
     the mean grey, the grey version, and a blurred version. Shape: (N, C, H, W), unchanged.
     """
-    return torch.lerp(reference, images, _per_image(factors_n)).clamp(0, 1)
+    return torch.lerp(reference, images, _per_image(factors_n)).clamp_(0, 1)
 
 
 def adjust_color(images: Tensor, which_n: Tensor, factors_n: Tensor) -> Tensor:
@@ -187,9 +187,9 @@ def color_jitter(images: Tensor, amount: float) -> Tensor:
 def image_mixup(images: Tensor, probability: float) -> Tensor:
     """Blend with another image of the batch, and leave the labels as they are: noise that looks like an image.
 
-    Each image keeps a share drawn from Beta(1.5, 1.5), the defaults of PaddleX's `MixupImage`, an operation for object
-    detection. Odd: `MixupImage` mixes when it is given a pair of images, and (in PaddleX 2.1.0) returns a single one
-    as it is. Shape: (N, C, H, W), unchanged.
+    Each image keeps a share drawn from Beta(1.5, 1.5), the defaults of PaddleX's `MixupImage`, made for detection.
+    Odd: `MixupImage` (PaddleX 2.1.0) mixes a pair of images and returns a single one as it is, and a pipeline of
+    transforms hands it a single one. Shape: (N, C, H, W), unchanged.
     """
     kept_n = torch.where(chance(images, probability), beta(images, alpha=1.5), 1.0)
     return torch.lerp(images[other_images(images)], images, _per_image(kept_n))
@@ -242,9 +242,9 @@ def _random_start(images: Tensor, last_n: Tensor) -> Tensor:
 def resize_boxes(images: Tensor, boxes: Boxes) -> Tensor:
     """Scale what is in each box to the size of the whole image, bilinearly. Shape: (N, C, H, W), unchanged."""
     height, width = images.shape[-2:]
-    y_nhw = _source(boxes.top, boxes.height, height)[:, :, None].expand(-1, height, width)
-    x_nhw = _source(boxes.left, boxes.width, width)[:, None, :].expand(-1, height, width)
-    grid_nhw2 = torch.stack([(2 * x_nhw + 1) / width - 1, (2 * y_nhw + 1) / height - 1], dim=-1)
+    y_nh, x_nw = _source(boxes.top, boxes.height, height), _source(boxes.left, boxes.width, width)
+    y_nh, x_nw = (2 * y_nh + 1) / height - 1, (2 * x_nw + 1) / width - 1  # grid_sample counts from -1 to 1
+    grid_nhw2 = torch.stack(torch.broadcast_tensors(x_nw[:, None, :], y_nh[:, :, None]), dim=-1)
     return F.grid_sample(images, grid_nhw2, padding_mode="border", align_corners=False)
 
 
@@ -275,7 +275,7 @@ def random_erasing(images: Tensor, probability: float, fill: float = 0.0) -> Ten
     """
     boxes = random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
     chosen_n111 = _per_image(chance(images, probability))
-    return images.masked_fill(boxes.mask(*images.shape[-2:]) & chosen_n111, fill)
+    return torch.where(boxes.mask(*images.shape[-2:]) & chosen_n111, fill, images)
 
 
 # Geometry.
@@ -356,10 +356,6 @@ def posterize(images: Tensor, bits_n: Tensor) -> Tensor:
 def solarize(images: Tensor, threshold_n: Tensor) -> Tensor:
     """Invert what is at least as bright as the threshold. Shape: (N, C, H, W), unchanged."""
     return torch.where(images >= _per_image(threshold_n), 1 - images, images)
-
-
-def _black(images: Tensor) -> Tensor:
-    return torch.zeros_like(images)
 
 
 def _adjust(images: Tensor, which: int, s: Tensor) -> Tensor:

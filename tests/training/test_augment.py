@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as V
 
@@ -440,6 +441,25 @@ def test_augment_calls_the_operations_in_the_published_order(monkeypatch):
         monkeypatch.setattr(A, name, note(name))
     augmented(pictures(), color_jitter=0.2, image_mixup=0.5, crop="resized", erasing=0.5, flip=0.5, rotation=20.0)
     assert called == names
+
+
+@pytest.mark.parametrize("crop", ["resized", "shift"])
+def test_augment_stays_on_the_device_and_never_waits_for_it(crop, monkeypatch):
+    # A fake tensor has a device and a shape but no values: mixing devices, or asking for a value, is an error.
+    monkeypatch.setattr(A, "beta", lambda images, alpha: A.uniform(images))  # PyTorch has no fake Beta distribution
+    recipe = Recipe(epochs=1, **EVERYTHING | {"crop": crop, "rand_augment": 0})
+    with FakeTensorMode():
+        images = torch.empty(16, 3, 32, 24, dtype=torch.uint8, device="cuda")
+        x, targets = A.Augment(recipe, (32, 24), 10)(images, torch.zeros(16, dtype=torch.int64, device="cuda"))
+    assert (x.device.type, x.shape, x.dtype) == ("cuda", (16, 3, 32, 24), torch.float32)
+    assert (targets.device.type, targets.shape) == ("cuda", (16, 10))
+
+
+@pytest.mark.parametrize("name", A.RAND_AUGMENT)
+def test_rand_augment_operations_never_wait_for_the_device(name):
+    with FakeTensorMode():
+        images, strengths = torch.empty(4, 3, 32, 24, device="cuda"), torch.empty(4, device="cuda")
+        assert A.RAND_AUGMENT[name](images, strengths).device.type == "cuda"
 
 
 def test_augment_takes_any_object_with_the_fields():
