@@ -103,7 +103,7 @@ def test_it_learns_the_digits():
 
 
 def test_a_run_leaves_its_folder(undisturbed, digits):
-    out, model, history = undisturbed
+    out, _, history = undisturbed
     read = load_run(out)
     assert losses(read.history) == losses(history)
     assert read.recipe["model"] == "conv2former_mini_cifar"
