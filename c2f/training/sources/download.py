@@ -130,20 +130,20 @@ def _host(url: str) -> str:
 
 
 def _from_source(url: str, remote: RemoteFile, file: Path, patience: Patience, progress: bool) -> None:
-    """Let pooch check the hash of what we downloaded and move it into place."""
+    """Download beside `file`, then let pooch check the hash and move it into place."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # the progress bar says the rest
     part = file.with_name(f"{file.name}.part")
 
-    def download(url: str, output_file: str, pooch: object) -> None:
-        _complete(url, part, remote, patience, progress)
+    def hand_over(url: str, output_file: str, pooch: object) -> None:
         os.replace(part, output_file)
 
     was_resumed = part.exists()
     while True:
+        _complete(url, part, remote, patience, progress)
         try:
-            pooch.retrieve(url, f"md5:{remote.md5}", fname=file.name, path=file.parent, downloader=download)
+            pooch.retrieve(url, f"md5:{remote.md5}", fname=file.name, path=file.parent, downloader=hand_over)
             return
         except ValueError as error:
             # The beginning may have come from a host with other bytes: ask this one for all of it, once.
