@@ -103,8 +103,8 @@ def _from_any_source(remote: RemoteFile, file: Path, patience: Patience, progres
     """Try every source above the floor, then those that were merely slow, fastest first, without a floor."""
     failures: dict[str, SourceError] = {}
     for url in remote.sources:
-        if failures:
-            tried, reason = list(failures.items())[-1]
+        tried, reason = next(reversed(failures.items()), ("", None))
+        if reason and not isinstance(reason, NoConnection):  # an offline machine is told once, at the end
             tell(f"{_host(tried)}: {reason}; asking {_host(url)} for {remote.name}.")
         try:
             return _from_source(url, remote, file, patience, progress)

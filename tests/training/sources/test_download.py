@@ -163,11 +163,12 @@ def test_a_host_that_says_no_length_and_stops_early_is_resumed(hosts, remote, tm
     assert hosts.asked == [("short", None), ("short", "bytes=300000-")]
 
 
-def test_without_a_network_it_says_so_in_one_sentence(tmp_path):
+def test_without_a_network_it_says_so_in_one_sentence(tmp_path, capsys):
     remote = RemoteFile("file.bin", 1, "0" * 32, ("https://one.example/file.bin", "https://two.example/file.bin"))
     with pytest.raises(DataError, match=r"none of the 2 hosts of file.bin can be reached .*offline") as error:
         get(remote, tmp_path)
     assert "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_host_that_refuses_among_others_is_named(remote, hosts, tmp_path):
