@@ -139,7 +139,9 @@ def seed() -> Recipe:
         label_smoothing=0.1,  # the original smooths the validation loss as well, and so does the loop
         drop_path=0.1,
         color_jitter=0.2,
-        image_mixup=1.0,  # odd: images are blended, labels are not, so it acts as noise and not as MixUp
+        # Odd: the notebook lists PaddleX's MixupImage here. It mixes pairs of images, and given one image, as there,
+        # hands it back as it is. So nothing is blended; `image_mixup=1` would blend, and leave the labels.
+        image_mixup=0.0,
         crop="resized",
         crop_scale=0.6,
         erasing=0.5,  # odd: it comes before flip and rotation, so the erased rectangle turns with the image
