@@ -1,0 +1,73 @@
+"""A figure together with the sentence that says what it shows.
+
+Whoever cannot see a figure should get its numbers all the same. A notebook shows the figure with the sentence as its
+alternative text, and the sentence again below it, since not every viewer hands alternative texts on (JupyterLab 4 drops
+them). It is an ordinary PNG, so that sites which show notebooks without running them show it too.
+"""
+
+import base64
+import html
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 100  # on the page; the file has twice as many, for sharp screens
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A Matplotlib figure and its text alternative: what it shows in a sentence, with its numbers."""
+
+    figure: "Figure"
+    alt: str
+
+    def __repr__(self) -> str:
+        return f"Picture({self.alt!r})"
+
+    def __str__(self) -> str:
+        return self.alt
+
+    def png(self) -> bytes:
+        """The figure as the bytes of a PNG file."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=2 * DOTS_PER_INCH)
+        return file.getvalue()
+
+    def save(self, path: Path | str) -> None:
+        """Write the figure; the ending of the name (.png, .svg, .pdf) says in which format."""
+        self.figure.savefig(path, dpi=2 * DOTS_PER_INCH)
+
+    def html(self) -> str:
+        """An <img> with the figure inside and its alternative text: for a page, or a widget that shows HTML."""
+        source = base64.b64encode(self.png()).decode()
+        return f'<img src="data:image/png;base64,{source}" width="{self._width()}" alt="{html.escape(self.alt)}">'
+
+    def show(self, updating: "Display | None" = None) -> "Display":
+        """Show figure and sentence in a notebook, or replace what `updating` (an earlier `show`) stands for."""
+        from IPython.display import display
+
+        figure = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.alt}
+        metadata = {"image/png": {"width": self._width(), "alt": self.alt}}
+        sentence = {"text/html": f"<small>In words: {html.escape(self.alt)}</small>", "text/plain": self.alt}
+        if updating is None:
+            return [
+                display(figure, metadata=metadata, raw=True, display_id=True),
+                display(sentence, raw=True, display_id=True),
+            ]
+        updating[0].update(figure, metadata=metadata, raw=True)
+        updating[1].update(sentence, raw=True)
+        return updating
+
+    def _ipython_display_(self) -> None:
+        self.show()
+
+    def _width(self) -> int:
+        return round(self.figure.get_figwidth() * DOTS_PER_INCH)
+
+
+Display = list[Any]
+"""Where a picture stands in a notebook: two handles of IPython, for the figure and for its sentence."""
