@@ -94,7 +94,7 @@ class Train:
         if history.interrupted:
             return EXIT_INTERRUPTED
         print(
-            f"{out}: test accuracy {history[-1].test_accuracy:.1%} after {len(history)} epochs; "
+            f"{out}: test accuracy {history[-1].test_accuracy:.1%} after epoch {len(history)}; "
             f"see more with `{shlex.join(['c2f', 'evaluate', str(out)])}`"
         )
         return EXIT_OK

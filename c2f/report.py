@@ -282,7 +282,7 @@ def _how_measured(conditions: Conditions | None) -> list[str]:
     return [
         counted,
         f"Speed: {conditions}. Training is forward, loss, backward and optimizer step, inference forward alone, "
-        f"without loading and augmentation; the models in turn, {conditions.rounds} rounds, median (lowest–highest).",
+        f"without loading and augmentation; the models in turn, median (lowest–highest) of {conditions.rounds}.",
     ]
 
 
@@ -368,7 +368,7 @@ def curves(runs: Sequence[Run]) -> "Figure":
     axes[1, 0].set_xlabel("epoch")
     axes[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes[1, 1].set_xlabel(f"{unit} of training, each on its run's machine")
-    axes[1, 0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes[1, 0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     for ax in axes.flat:
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)

@@ -174,7 +174,7 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
     assert cli.main(command) == 0
     out, err = capsys.readouterr()
     assert "conv2former_mini_cifar (tiny)" in out and "conv2former_mini_cifar (kept)" in out
-    assert "batch 2" in out and "1 rounds" in out and "not measured" not in out
+    assert "batch 2" in out and "(lowest–highest) of 1." in out and "not measured" not in out
     assert f"c2f {shlex.join([*command[:3], '--figure', str(figure), '--rounds', '1', '--batch-size', '2'])}" in out
     assert figure.read_bytes().startswith(b"\x89PNG") and "test accuracy" in err
 
@@ -326,6 +326,16 @@ def test_help_as_a_module_does_not_wait_for_torch():
     assert done.returncode == 0 and "doctor" in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "c2f.cli" in imported and not imported & {"torch", "torchvision", "matplotlib", "sklearn"}
+
+
+def test_the_package_offers_its_models_with_their_first_use():
+    import c2f
+    import c2f.models
+
+    assert c2f.create_model is c2f.models.create_model and c2f.__getattr__("models") is c2f.models
+    assert all(hasattr(c2f, name) for name in c2f.__all__)
+    with pytest.raises(AttributeError, match="'nothing'"):
+        c2f.nothing  # noqa: B018
 
 
 def test_doctor_speaks_where_torch_and_lab_are_missing():

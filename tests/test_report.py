@@ -185,6 +185,7 @@ def test_long_runs_are_drawn_in_hours(tmp_path):
     run = report.load_finished(write_run(tmp_path / "a", "swin_t", replace(seed(), epochs=200)))
     figure = report.curves([run])
     assert "hours of training" in figure.axes[3].get_xlabel()
+    assert figure.axes[2].yaxis.get_major_formatter()(0.575) == "57.5 %"
     assert figure.axes[0].lines[0].get_marker() == ""
 
 
