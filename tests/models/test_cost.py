@@ -160,6 +160,15 @@ def test_counting_leaves_the_model_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_counting_is_in_evaluation_mode():
+    class TeachingNet(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(super().forward(x)) if self.training else super().forward(x)
+
+    model = TeachingNet(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).train()
+    assert multiply_adds(model, 1) == MultiplyAdds(9, 9)  # batch norm refuses to train on a single value
+
+
 def test_a_refused_image_leaves_the_model_as_it_was():
     model = on_meta("conv2former_n_cifar").train()
     with pytest.raises(ValueError, match="multiples of 8"):
