@@ -1,6 +1,23 @@
-"""Depthwise convolution, one k x k filter a channel: the operation that stands where attention's matrix stands."""
+"""Depthwise convolution, one k x k filter a channel: the operation that stands where attention's matrix stands.
 
-from torch import nn
+A large filter is cheap to apply and, in PyTorch, dear to learn: the weight gradient takes a slow path for filters
+wider than 3. Two exact rewritings avoid it.
+
+* On a small map the convolution is a matrix: a Toeplitz matrix T of HW x HW for each channel, whose row p holds the
+  filter laid around position p. Forward and both gradients are batched matrix products. T is what sits where
+  attention's HW x HW matrix sits; here it is the same for every image.
+* On a larger map the weight gradient alone is rewritten: for each row offset of the filter, one matrix product between
+  the rows of the output's gradient and the shifted rows of the input, summed along its diagonals.
+
+Shapes: N images, C channels, H x W positions, k x k taps.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+TOEPLITZ_POSITIONS = 64  # maps of at most so many positions are multiplied as matrices
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -11,6 +28,101 @@ class DepthwiseConv2d(nn.Conv2d):
     """
 
     def __init__(self, channels: int, kernel_size: int, bias: bool = True) -> None:
-        super().__init__(
-            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias
-        )
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size[0] <= 3 or x.device.type != "cpu" or x.dtype != torch.float32:
+            return super().forward(x)  # PyTorch's own kernels are at their best there, or nothing better is known
+        return _Depthwise.apply(x, self.weight, self.bias)
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        _, channels, height, width = x.shape
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        if height * width <= TOEPLITZ_POSITIONS:
+            y = _matmul_positions(x, toeplitz(weight, height, width).transpose(1, 2))
+            return y if bias is None else y.add_(bias[:, None, None])
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        height, width = x.shape[2:]
+        small = height * width <= TOEPLITZ_POSITIONS
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            if small:
+                grad_x = _matmul_positions(grad, toeplitz(weight, height, width))
+            else:
+                grad_x = F.conv2d(grad, weight.flip(2, 3), padding=weight.shape[-1] // 2, groups=x.shape[1])
+        if ctx.needs_input_grad[1]:
+            of = _weight_gradient_by_matrix if small else _weight_gradient_by_rows
+            grad_weight = of(x, grad, weight.shape[-1])
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias
+
+
+def toeplitz(weight: Tensor, height: int, width: int) -> Tensor:
+    """The depthwise convolution of an H x W map as a matrix a channel: weight (C, 1, k, k) -> (C, HW, HW).
+
+    Row p holds, at column q, the tap of offset q - p: zero where the filter does not reach.
+    """
+    channels, _, k, _ = weight.shape
+    # All offsets that two positions can have: taps beyond them fall off, offsets beyond the filter are zero.
+    reach_y, reach_x = height - 1 - k // 2, width - 1 - k // 2
+    taps = F.pad(weight[:, 0], (reach_x, reach_x, reach_y, reach_y)).flatten(1)
+    return taps[:, _offsets(height, width, weight.device)].view(channels, height * width, height * width)
+
+
+def _offsets(height: int, width: int, device: torch.device) -> Tensor:
+    """For each pair of positions p, q the index of offset q - p among the (2H-1)(2W-1) there are. Shape: (HW * HW,)."""
+    y, x = (torch.arange(size, device=device) for size in (height, width))
+    down = (y[None, :] - y[:, None] + height - 1)[:, None, :, None]
+    right = (x[None, :] - x[:, None] + width - 1)[None, :, None, :]
+    return (down * (2 * width - 1) + right).flatten()
+
+
+def _matmul_positions(x: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply every channel's positions by its matrix: (N, C, H, W), (C, HW, HW) -> (N, C, H, W)."""
+    n, c, h, w = x.shape
+    x_cnp = x.contiguous().view(n, c, h * w).transpose(0, 1)
+    y = torch.empty(n, c, h * w, dtype=x.dtype, device=x.device)
+    torch.bmm(x_cnp, matrix, out=y.transpose(0, 1))
+    return y.view(n, c, h, w)
+
+
+def _weight_gradient_by_matrix(x: Tensor, grad: Tensor, k: int) -> Tensor:
+    """The gradient of the Toeplitz matrix, gathered tap by tap. Shape: (N, C, H, W) twice -> (C, 1, k, k)."""
+    n, c, h, w = x.shape
+    x_cnp, grad_cnp = (t.contiguous().view(n, c, h * w).transpose(0, 1) for t in (x, grad))
+    pairs = torch.bmm(grad_cnp.transpose(1, 2), x_cnp).view(c, h, w, h, w)
+    rows = _sum_diagonals(pairs.permute(0, 1, 3, 2, 4), w)  # (C, H, H, 2W - 1)
+    taps = _sum_diagonals(rows.permute(0, 3, 1, 2), h)  # (C, 2W - 1, 2H - 1)
+    return F.pad(taps.transpose(1, 2), [k // 2 - size + 1 for size in (w, w, h, h)])[:, None]
+
+
+def _weight_gradient_by_rows(x: Tensor, grad: Tensor, k: int) -> Tensor:
+    """One product a row offset of the filter, over images and rows. Shape: (N, C, H, W) twice -> (C, 1, k, k)."""
+    n, c, h, w = x.shape
+    half = k // 2
+    # Rows of all images under one another, with enough zeros between images that a shift by a row offset is a mere
+    # shift of the start.
+    below = F.pad(x.contiguous().transpose(0, 1), (0, 0, half, half)).reshape(c, n * (h + 2 * half), w)
+    grads = F.pad(grad.contiguous().transpose(0, 1), (0, 0, 0, 2 * half)).reshape(c, n * (h + 2 * half), w)
+    rows = n * (h + 2 * half) - 2 * half
+    grads_t = grads[:, :rows].transpose(1, 2)
+    pairs = torch.stack([torch.bmm(grads_t, below[:, dy : dy + rows]) for dy in range(k)], dim=1)  # (C, k, W, W)
+    taps = _sum_diagonals(pairs, w)  # (C, k, 2W - 1)
+    return F.pad(taps, (half - w + 1, half - w + 1))[:, None]
+
+
+def _sum_diagonals(pairs: Tensor, size: int) -> Tensor:
+    """Sum over i of pairs[..., i, i + d] for every d: (..., size, size) -> (..., 2 size - 1), d from -(size - 1)."""
+    # Rows of pitch 2 size - 1, read again at a pitch of 2 size, slide one further each: diagonals become columns.
+    padded = F.pad(F.pad(pairs, (size - 1, 0)).flatten(-2), (0, size))
+    return padded.unflatten(-1, (size, 2 * size)).sum(-2)[..., :-1]
