@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from c2f.training.checkpoint import Run
 
 EXIT_OK, EXIT_NOT_READY, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
-DEFAULT_RECIPE = "laptop"
+DEFAULT_DATA = "digits"
 
 
 def _rank() -> int:
@@ -60,10 +60,10 @@ class Train:
 
     model: str = "conv2former_mini_cifar"
     """One of those that `c2f list` shows."""
-    data: str = "digits"
+    data: str = DEFAULT_DATA
     """digits, cifar10, or a folder with train/<class>/* and test/<class>/*."""
-    recipe: str = DEFAULT_RECIPE
-    """Where the recipe's flags get their defaults: seed, laptop or gpu."""
+    recipe: str = "digits"
+    """Where the recipe's flags get their defaults: seed, laptop, gpu, digits. By default laptop, and digits for those."""
     out: Path | None = None
     """The run's folder; runs/<model>-<data> where it is not named. A run that is there already is resumed."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -74,7 +74,7 @@ class Train:
     """cuda, mps or cpu; by default the best one there is."""
     threads: int | None = None
     """How many threads PyTorch may use; by default as many as it chooses."""
-    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES[DEFAULT_RECIPE])
+    settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["digits"])
 
     def run(self) -> int:
         import torch
@@ -343,8 +343,10 @@ def parse(arguments: Sequence[str]) -> Any:
 def _named_recipe(flags: Sequence[str]) -> str:
     """The value of --recipe, read ahead of everything else since the other flags' defaults follow from it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--recipe", nargs="?", const=DEFAULT_RECIPE, default=DEFAULT_RECIPE)
-    name = parser.parse_known_args(flags)[0].recipe
+    parser.add_argument("--recipe", nargs="?")
+    parser.add_argument("--data", nargs="?", default=DEFAULT_DATA)
+    given = parser.parse_known_args(flags)[0]
+    name = given.recipe or ("digits" if given.data == "digits" else "laptop")
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; the recipes are {', '.join(RECIPES)}.")
     return name

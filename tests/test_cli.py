@@ -188,7 +188,7 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("train --recipe slow", "there is no recipe 'slow'; the recipes are seed, laptop, gpu"),
+        ("train --recipe slow", "there is no recipe 'slow'; the recipes are seed, digits, laptop, gpu"),
         ("train --epochs 0", "epochs is 0; use at least 1"),
         ("train --model resnet --image-size 16", "there is no model 'resnet'; the models are"),
         ("train --set kernel_size", "--set takes name=value"),
@@ -356,3 +356,12 @@ sys.exit(main(["doctor"]))
     assert done.returncode == 1 and not done.stderr
     assert len(lines) == 10 and lines[-1].startswith("Not ready: mend packages, torch")
     assert sum("torch" in line and line.startswith("!!") for line in lines) >= 3
+
+
+def test_digits_have_a_recipe_that_does_not_mirror_them():
+    from c2f.cli import parse
+
+    assert parse(["train"]).settings.flip == 0
+    assert parse(["train", "--data", "digits", "--epochs", "2"]).settings.epochs == 2
+    assert parse(["train", "--data", "cifar10"]).settings.flip == 0.5
+    assert parse(["train", "--recipe", "laptop"]).recipe == "laptop"
