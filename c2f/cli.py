@@ -63,7 +63,7 @@ class Train:
     data: str = DEFAULT_DATA
     """digits, cifar10, or a folder with train/<class>/* and test/<class>/*."""
     recipe: str = "digits"
-    """Where the recipe's flags get their defaults: seed, laptop, gpu, digits. By default laptop, and digits for those."""
+    """Where the recipe's flags get their defaults: seed, laptop, gpu, digits. By default laptop, for digits digits."""
     out: Path | None = None
     """The run's folder; runs/<model>-<data> where it is not named. A run that is there already is resumed."""
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

@@ -15,7 +15,6 @@ Shapes: N images, C channels, H x W positions, k x k taps.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 TOEPLITZ_POSITIONS = 64  # maps of at most so many positions are multiplied as matrices
 
@@ -34,39 +33,73 @@ class DepthwiseConv2d(nn.Conv2d):
         # The rewritings are measured in float32 on a CPU, for wide filters; elsewhere PyTorch's own call is kept.
         rewritten = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         if rewritten and self.kernel_size[0] > 3:
-            return _Depthwise.apply(x, self.weight, self.bias)
+            return _conv2d(x, self.weight, self.bias)
         return super().forward(x)
 
 
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        _, channels, height, width = x.shape
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        if height * width <= TOEPLITZ_POSITIONS:
-            y = _matmul_positions(x, toeplitz(weight, height, width).transpose(1, 2))
-            return y if bias is None else y.add_(bias[:, None, None])
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=channels)
+# Two operators that are each other's derivatives, so gradients of gradients need nothing more. Registered with torch,
+# they are single nodes to torch.compile and torch.export.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        height, width = x.shape[2:]
-        small = height * width <= TOEPLITZ_POSITIONS
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            if small:
-                grad_x = _matmul_positions(grad, toeplitz(weight, height, width))
-            else:
-                grad_x = F.conv2d(grad, weight.flip(2, 3), padding=weight.shape[-1] // 2, groups=x.shape[1])
-        if ctx.needs_input_grad[1]:
-            of = _weight_gradient_by_matrix if small else _weight_gradient_by_rows
-            grad_weight = of(x, grad, weight.shape[-1])
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 2, 3))
-        return grad_x, grad_weight, grad_bias
+
+@torch.library.custom_op("c2f::depthwise_conv2d", mutates_args=())
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    height, width = x.shape[2:]
+    if height * width > TOEPLITZ_POSITIONS:
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
+    y = _matmul_positions(x, toeplitz(weight, height, width).transpose(1, 2))
+    if bias is not None:
+        y += bias[:, None, None]
+    return y.contiguous(memory_format=_layout(x))
+
+
+@torch.library.custom_op("c2f::depthwise_weight_gradient", mutates_args=())
+def _weight_gradient(x: Tensor, grad: Tensor, k: int) -> Tensor:
+    small = x.shape[2] * x.shape[3] <= TOEPLITZ_POSITIONS
+    return _weight_gradient_by_matrix(x, grad, k) if small else _weight_gradient_by_rows(x, grad, k)
+
+
+@_conv2d.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.empty_like(x, memory_format=_layout(x))
+
+
+@_weight_gradient.register_fake
+def _(x: Tensor, grad: Tensor, k: int) -> Tensor:
+    return x.new_empty(x.shape[1], 1, k, k)
+
+
+def _conv2d_backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    for_x, for_weight, for_bias = ctx.needs_input_grad
+    return (
+        _conv2d(grad, weight.flip(2, 3), None) if for_x else None,
+        _weight_gradient(x, grad, weight.shape[-1]) if for_weight else None,
+        grad.sum((0, 2, 3)) if for_bias else None,
+    )
+
+
+def _weight_gradient_backward(ctx, towards: Tensor) -> tuple[Tensor | None, ...]:
+    x, grad = ctx.saved_tensors
+    for_x, for_grad, _ = ctx.needs_input_grad
+    return (
+        _conv2d(grad, towards.flip(2, 3), None) if for_x else None,
+        _conv2d(x, towards, None) if for_grad else None,
+        None,
+    )
+
+
+def _save_first_two(ctx, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+_conv2d.register_autograd(_conv2d_backward, setup_context=_save_first_two)
+_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save_first_two)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """channels_last for what is stored so and not the other way as well, as F.conv2d does it."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def toeplitz(weight: Tensor, height: int, width: int) -> Tensor:

@@ -99,3 +99,28 @@ def test_autocast_computes_in_bfloat16_as_conv2d_does():
         y = ours(x)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.double(), theirs(x.double()), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(("shape", "k"), [((2, 2, 3, 4), 5), ((1, 2, 3, 23), 7)])
+def test_gradients_of_gradients(shape, k):
+    from c2f.models.depthwise import _conv2d
+
+    torch.manual_seed(0)
+    arguments = [torch.randn(size, dtype=torch.double, requires_grad=True) for size in (shape, (2, 1, k, k), (2,))]
+    assert torch.autograd.gradcheck(_conv2d, arguments)
+    assert torch.autograd.gradgradcheck(_conv2d, arguments)
+
+
+@pytest.mark.parametrize("size", [8, 12])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_one_node_to_the_compiler_and_to_export(size, layout):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.GELU(), DepthwiseConv2d(3, 11), nn.Flatten())
+    x = torch.randn(2, 3, size, size).contiguous(memory_format=layout)
+    expected = answers(model, x, torch.ones(2, 3 * size * size))
+    model.zero_grad()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for a, b in zip(answers(compiled, x, torch.ones(2, 3 * size * size)), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from functools import partial
 
 import filelock
 import pytest
@@ -333,6 +334,13 @@ def test_channels_last_and_bf16_train_alike(digits, precision, undisturbed):
     _, history = run(digits, recipe=recipe)
     tolerance = 1e-3 if precision == "float32" else 0.1
     assert history[0].train_loss == pytest.approx(undisturbed[2][0].train_loss, rel=tolerance)
+
+
+def test_compiled_it_trains_alike(digits, undisturbed, monkeypatch):
+    """Through torch.compile's front end; the code generator behind it needs a compiler that not every machine has."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    _, history = run(digits, recipe=replace(RECIPE, compile=True))
+    assert history[0].train_loss == pytest.approx(undisturbed[2][0].train_loss, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["swin_t", "swin_mini_cifar", "convnext_t", "vit_b_16"])
