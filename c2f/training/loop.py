@@ -184,8 +184,7 @@ def train(
                 right = (logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum()
 
                 state.loss, right, stop = over_processes(loss, right, interrupted.is_set(), world)
-                if not math.isfinite(state.loss):
-                    save()
+                if not math.isfinite(state.loss):  # and the last checkpoint stays: these weights may be spoilt
                     raise TrainingError(
                         f"the loss is {state.loss} at step {step:,} (epoch {epoch + 1}), so training stopped before "
                         f"that step; lower the learning rate (now {state.lr:.3g}) or set clip_grad to 1."

@@ -16,7 +16,7 @@ from torch import nn
 
 import c2f
 from c2f.training.augment import normalize
-from c2f.training.checkpoint import CheckpointError, load_run, load_weights
+from c2f.training.checkpoint import CheckpointError, load_checkpoint, load_run, load_weights
 from c2f.training.data import Dataset, Split, load_dataset
 from c2f.training.device import choose_device
 from c2f.training.loop import (
@@ -223,6 +223,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(digits, tmp_path):
     with pytest.raises(TrainingError, match=r"the loss is nan at step 6 \(epoch 2\).*lower the learning rate"):
         run(digits, tmp_path / "run", model=model, callbacks=[At(poison, step=6)])
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items() if "fc.bias" not in name)
+    saved = load_checkpoint(tmp_path / "run" / "last.ckpt")["model"]
+    assert all(value.isfinite().all() for value in saved.values())
 
 
 def test_another_recipe_model_or_data_is_refused(undisturbed, digits):
