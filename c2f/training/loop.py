@@ -274,7 +274,8 @@ def evaluate(
         predictions.append(logits.argmax(1).cpu())
     model.train(was_training)
     predicted = torch.cat(predictions)
-    return Evaluation(loss / len(split), (predicted == split.labels).float().mean().item(), predicted)
+    right = (predicted == split.labels).sum().item()
+    return Evaluation(loss / len(split), right / len(split), predicted)
 
 
 def epoch_order(count: int, recipe: Recipe, epoch: int, steps: int) -> Tensor:
