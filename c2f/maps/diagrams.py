@@ -13,8 +13,18 @@ if TYPE_CHECKING:
 
 INK, SOFT, WEIGHTS, VALUES, HERE = "#222222", "#6B6B6B", "#D55E00", "#0072B2", "#FFE9A8"
 
-PARTS = ("network", "stem", "stages", "head", "block", "mlp", "convmod", "modulation", "value")
-"""What `plot_network` can point at."""
+PARTS = {
+    "network": "the whole network",
+    "stem": "the stem",
+    "stages": "the stages",
+    "head": "the head",
+    "block": "the block",
+    "mlp": "the MLP",
+    "convmod": "ConvMod",
+    "modulation": "the branch that makes A",
+    "value": "the branch that makes V",
+}
+"""What `plot_network` can point at, and how it says so."""
 
 
 def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[int, int] = (32, 32)) -> Picture:
@@ -127,17 +137,12 @@ def _describe_network(model: Conv2Former, here: str, image_size: tuple[int, int]
         f"{depth} block{'s' * (depth > 1)} at {dim}×{height}×{width}"
         for dim, depth, (height, width) in zip(config.dims, config.depths, _map_sizes(model, image_size), strict=True)
     )
-    marked = {
-        "network": "the whole network",
-        "modulation": "the branch that makes A",
-        "value": "the branch that makes V",
-    }
     k = config.kernel_size
     return (
         f"An image of 3×{image_size[0]}×{image_size[1]} passes the stem, {len(config.dims)} stages ({stages}) and the "
         f"head, which gives {config.num_classes} scores; a block is ConvMod then MLP, each added to what it was given; "
         f"in ConvMod a 1×1 convolution, GELU and a depthwise convolution of {k}×{k} make A, a 1×1 convolution makes V, "
-        f"and their product passes a last 1×1 convolution. Marked: {marked.get(here, here)}."
+        f"and their product passes a last 1×1 convolution. Marked: {PARTS[here]}."
     )
 
 

@@ -123,7 +123,8 @@ def look_at(
         x: normalised images (N, 3, H, W).
         stage, block: which ConvMod, from 0.
         channel: from 0; by default the one that does most for this image.
-        position: (row, column) on that stage's map; by default where that channel's A ⊙ V is largest in size.
+        position: (row, column) on that stage's map; by default where that channel's A ⊙ V is largest in size, of the
+            positions whose window is wholly on the map, if any is.
         image: which of the N.
 
     Raises:
@@ -134,12 +135,12 @@ def look_at(
     if channel is None:
         channel = int(channels_by_effect(convmod, parts, image)[0])
     _check(parts.a, image, channel, position or (0, 0))
+    conv = _depthwise(convmod)
     u, a, v, fused = (
         part[image, channel].detach().cpu() for part in (*parts[:3], fuse(parts.a, parts.v, convmod.fusion))
     )
     if position is None:
-        position = divmod(int(fused.abs().argmax()), fused.shape[1])
-    conv = _depthwise(convmod)
+        position = _most_telling(fused, conv.kernel_size)
     return Modulation(
         stage=stage,
         block=block,
@@ -154,6 +155,18 @@ def look_at(
         v=v,
         fused=fused,
     )
+
+
+def _most_telling(fused: Tensor, kernel_size: tuple[int, int]) -> tuple[int, int]:
+    """Where a map (H, W) is largest in size, the edge left out if anything remains: a window cut off tells less."""
+    sizes = fused.abs()
+    top, left = (
+        edge if 2 * edge < length else 0
+        for edge, length in zip((k // 2 for k in kernel_size), sizes.shape, strict=True)
+    )
+    inside = sizes[top : sizes.shape[0] - top, left : sizes.shape[1] - left]
+    row, column = divmod(int(inside.argmax()), inside.shape[1])
+    return row + top, column + left
 
 
 def _depthwise(convmod: ConvMod) -> nn.Conv2d:

@@ -48,31 +48,44 @@ def plot_images(
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
     figure, axes = _grid(len(images), titles, columns, title)
-    for image, ax in zip(images, axes, strict=False):
+    for image, ax in zip(images, axes[0], strict=False):
         ax.imshow(image.permute(1, 2, 0).cpu().numpy(), vmin=0)
     height, width = images.shape[2:]
     what = f"{len(images)} image{'s' * (len(images) > 1)} of {height}×{width} pixels"
     return Picture(figure, f"{_describe_grid(what, titles, title)}.")
 
 
-def plot_maps(maps: Tensor, titles: Sequence[str] = (), *, columns: int = 8, title: str = "") -> Picture:
-    """Signed maps in a grid, on one scale that is symmetrical about zero.
+def plot_maps(
+    maps: Tensor,
+    titles: Sequence[str] = (),
+    *,
+    images: Tensor | None = None,
+    columns: int = 8,
+    title: str = "",
+) -> Picture:
+    """Signed maps in a grid, on one scale that is symmetrical about zero, each below its image where images are given.
 
     Args:
         maps: (N, H, W).
+        images: (N, 3, H', W'), uint8 or float from 0 to 1.
         titles, columns, title: as for `plot_images`.
 
-    Raises ValueError for maps of another shape, for none, and where titles are too few or too many.
+    Raises ValueError for maps of another shape, for none, and where titles or images are too few or too many.
     """
     if maps.ndim != 3 or not len(maps):
         raise ValueError(f"the maps have shape {tuple(maps.shape)}; give at least one, as (N, H, W).")
+    if images is not None and len(images) != len(maps):
+        raise ValueError(f"there are {len(maps)} maps and {len(images)} images; give one each, or no images.")
     maps, limit = maps.detach().cpu(), _limit(maps)
-    figure, axes = _grid(len(maps), titles, columns, title)
-    for values, ax in zip(maps, axes, strict=False):
+    figure, axes = _grid(len(maps), titles, columns, title, rows_each=1 if images is None else 2)
+    for ax, image in zip(axes[0], images if images is not None else (), strict=False):
+        ax.imshow(image.permute(1, 2, 0).cpu().numpy(), vmin=0)
+    for ax, values in zip(axes[-1], maps, strict=False):
         drawn = ax.imshow(values.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
-    figure.colorbar(drawn, ax=list(axes), shrink=0.8, fraction=0.05)
+    figure.colorbar(drawn, ax=axes.flatten().tolist(), shrink=0.8, fraction=0.05)
     height, width = maps.shape[1:]
     what = f"{len(maps)} map{'s' * (len(maps) > 1)} of {height}×{width} positions"
+    what += "" if images is None else ", each below its image"
     values = f"with values from {_number(maps.min())} to {_number(maps.max())}"
     return Picture(figure, f"{_describe_grid(what, titles, title)}, {values}.")
 
@@ -175,7 +188,8 @@ class LivePlot(Callback):
     Outside a notebook it draws nothing. `picture()` gives the curves so far anywhere.
 
     Args:
-        seconds: the least time between two drawings; the last one is always made.
+        seconds: the least time between two drawings; the last one is always made. On a slow computer they come more
+            rarely, so that drawing takes at most a tenth of the time.
     """
 
     def __init__(self, seconds: float = 1.0) -> None:
@@ -187,20 +201,20 @@ class LivePlot(Callback):
         self._state: TrainingState | None = None
         self._steps_per_epoch = 0  # not known before an epoch's end
         self._display: Display | None = None
-        self._drawn = float("-inf")
+        self._next = float("-inf")  # when it may be drawn again
 
     def on_step(self, state: TrainingState) -> None:
         if self._losses and state.step <= self._losses[-1][0]:  # the same plot, handed to another training
             self._forget()
         self._state = state
         self._losses.append((state.step, state.loss))
-        if time.monotonic() - self._drawn >= self.seconds:
+        if time.monotonic() >= self._next:
             self._draw()
 
     def on_epoch(self, state: TrainingState) -> None:
         self._state = state
         self._steps_per_epoch = state.step // (state.epoch + 1)
-        if state.step >= state.steps or time.monotonic() - self._drawn >= self.seconds:
+        if state.step >= state.steps or time.monotonic() >= self._next:
             self._draw()
 
     def picture(self) -> Picture:
@@ -215,34 +229,42 @@ class LivePlot(Callback):
             _draw_epochs(axes, state.history, self._steps_per_epoch)
         _label_curves(axes, f"training step (of {state.steps:,})")
         for ax in axes:
-            ax.set_xlim(0, state.steps)
+            ax.set_xlim(0, 1.02 * state.steps)
         if len(state.history):
             return Picture(figure, _describe_history(state.history))
         return Picture(figure, f"At step {state.step:,} of {state.steps:,} the training loss is {state.loss:.2f}.")
 
     def _draw(self) -> None:
+        started = time.monotonic()
         if _in_notebook():
             self._display = self.picture().show(updating=self._display)
-        self._drawn = time.monotonic()
+        now = time.monotonic()
+        self._next = max(started + self.seconds, now + 9 * (now - started))
 
 
-def _grid(count: int, titles: Sequence[str], columns: int, title: str) -> tuple["Figure", np.ndarray]:
-    """So many axes without frames, row by row; those left over stay empty."""
+def _grid(
+    count: int, titles: Sequence[str], columns: int, title: str, rows_each: int = 1
+) -> tuple["Figure", np.ndarray]:
+    """Axes without frames, (rows_each, at least count): those of one column belong together, one below the other."""
     if titles and len(titles) != count:
         raise ValueError(f"there are {count} images and {len(titles)} titles; give one each, or none.")
     columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = _figure(columns * 1.05, rows * (1.3 if titles else 1.05) + (0.35 if title else 0))
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for i, ax in enumerate(axes):
+    bands = -(-count // columns)
+    height = bands * (1.05 * rows_each + 0.2 * bool(titles)) + 0.3 * bool(title)
+    figure = _figure(columns * 1.05, height)
+    axes = figure.subplots(bands * rows_each, columns, squeeze=False)
+    axes = axes.reshape(bands, rows_each, columns).swapaxes(0, 1).reshape(rows_each, -1)
+    for ax in axes.flatten():
         ax.axis("off")
-        ax.set_title(titles[i] if titles and i < count else "", fontsize=10)
+    for ax, text in zip(axes[0], titles, strict=False):
+        ax.set_title(text, fontsize=10)
     figure.suptitle(title, fontsize=11)
     return figure, axes
 
 
 def _describe_grid(what: str, titles: Sequence[str], title: str) -> str:
-    return f"{title + ': ' if title else ''}{what}{', titled ' + ', '.join(titles) if titles else ''}"
+    listed = ", ".join(" ".join(title.split()) for title in titles)
+    return f"{title + ': ' if title else ''}{what}{', titled ' + listed if titles else ''}"
 
 
 def _in_notebook() -> bool:
@@ -380,11 +402,11 @@ def _draw_sum(ax: "Axes", m: Modulation) -> None:
     names = ["terms above 0", "terms below 0", "bias b", "A at □"]
     values = [positive, negative, m.bias, m.value]
     starts = [0, positive, positive + negative, 0]
-    ax.barh(range(4), values, left=starts, color=["#E08214", "#8073AC", SOFT, "black"], height=0.45)
+    ax.barh(range(4), values, left=starts, color=["#E08214", "#8073AC", SOFT, "black"], height=0.4)
     ax.axvline(0, color="black", linewidth=0.8)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
-        text = ax.text(0.02, i - 0.27, f"{name}: {_number(value)}", fontsize=9, transform=ax.get_yaxis_transform())
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+        text = ax.text(0.02, i - 0.32, f"{name}: {_number(value)}", fontsize=9, transform=ax.get_yaxis_transform())
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     ax.set_ylim(3.4, -0.75)
     ax.set_yticks([])
     ax.margins(x=0.05)
@@ -402,8 +424,8 @@ def _describe_modulation(m: Modulation) -> str:
     sides = "×".join(map(str, m.kernel.shape))
     return (
         f"In stage {m.stage}, block {m.block}, channel {m.channel}, the {m.window.numel()} terms of the {sides} window "
-        f"map at row {row}, column {column} sum to {m.window.sum().item():.3f}, which with the bias {m.bias:.3f} makes "
-        f"the modulation A = {m.value:.3f}; it weighs the value V = {m.v[m.position].item():.3f} to "
-        f"{m.fused[m.position].item():.3f}, and over the whole map A runs from {m.a.min().item():.3f} to "
-        f"{m.a.max().item():.3f}."
+        f"map at row {row}, column {column} sum to {_number(m.window.sum())}, which with the bias {_number(m.bias)} "
+        f"makes the modulation A = {_number(m.value)}; it weighs the value V = {_number(m.v[m.position])} to "
+        f"{_number(m.fused[m.position])}, and over the whole map A runs from {_number(m.a.min())} to "
+        f"{_number(m.a.max())}."
     )

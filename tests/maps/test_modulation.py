@@ -84,12 +84,19 @@ def test_looking_at_a_position_gives_the_same_numbers_as_the_parts(model: Conv2F
     assert seen.value == parts.a[1, 5, 3, 0].item()
 
 
-def test_by_default_the_channel_that_does_most_where_it_does_most(model: Conv2Former, x: torch.Tensor) -> None:
-    convmod = model.stages[0].blocks[0].convmod
+def test_by_default_the_channel_that_does_most_where_it_does_most(x: torch.Tensor) -> None:
+    model = tiny(kernel_size=3)
     parts = parts_of(model, x, 0, 0)
     seen = look_at(model, x, 0, 0)
-    assert seen.channel == channels_by_effect(convmod, parts)[0]
-    assert seen.fused.abs().max() == seen.fused[seen.position].abs()
+    assert seen.channel == channels_by_effect(model.stages[0].blocks[0].convmod, parts)[0]
+    whole_windows = seen.fused[1:-1, 1:-1].abs()
+    assert seen.fused[seen.position].abs() == whole_windows.max()
+    assert 0 < seen.position[0] < 7 and 0 < seen.position[1] < 11
+
+
+def test_where_no_window_is_whole_any_position_may_be_chosen(model: Conv2Former, x: torch.Tensor) -> None:
+    seen = look_at(model, x, 1, 0)  # 11×11 on a map of 4×6
+    assert seen.fused[seen.position].abs() == seen.fused.abs().max()
 
 
 def test_channels_are_sorted_by_what_the_output_loses_without_them(model: Conv2Former, x: torch.Tensor) -> None:

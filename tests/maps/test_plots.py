@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,21 @@ def test_a_live_plot_is_redrawn_in_place_and_at_most_once_a_second(
     assert "replaces" not in shown[-4]
 
 
+def test_on_a_slow_computer_drawing_takes_at_most_a_tenth_of_the_time(
+    shown: list[dict], clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(picture: Picture, updating: object) -> None:
+        clock[0] += 2
+        times.append(clock[0])
+
+    times: list[float] = []
+    monkeypatch.setattr("c2f.maps.plots._in_notebook", lambda: True)
+    monkeypatch.setattr(Picture, "show", draw)
+    run(LivePlot(), clock, seconds_a_step=1, epochs=1, steps=40)
+    between = [later - earlier for earlier, later in pairwise(times)]
+    assert between[:-1] == [20, 20], "two seconds of drawing after eighteen of training"
+
+
 def test_outside_a_notebook_a_live_plot_shows_nothing_and_still_has_its_picture(
     shown: list[dict], clock: list[float]
 ) -> None:
@@ -246,8 +262,30 @@ def test_maps_are_drawn_in_order_on_one_symmetrical_scale() -> None:
     assert_array_equal(drawn(picture, "second"), [[2, 0.5]])
     assert {ax.images[0].get_clim() for ax in picture.figure.axes[:2]} == {(-3, 3)}
     assert picture.alt == "A: 2 maps of 1×2 positions, titled first, second, with values from −3.000 to 2.000."
+
+
+def test_maps_stand_below_their_images() -> None:
+    maps, images = torch.randn(3, 2, 2), torch.rand(3, 3, 4, 4)
+    picture = plot_maps(maps, ["a", "b", "c"], images=images, columns=2)
+    above = {ax.get_title(): ax for ax in picture.figure.axes if ax.get_title()}
+    for name, values, image in zip("abc", maps, images, strict=True):
+        assert_array_equal(above[name].images[0].get_array(), image.permute(1, 2, 0))
+        place = above[name].get_subplotspec()
+        (below,) = (
+            ax
+            for ax in picture.figure.axes
+            if (spec := ax.get_subplotspec())
+            and (spec.rowspan.start, spec.colspan.start) == (place.rowspan.start + 1, place.colspan.start)
+        )
+        assert_array_equal(below.images[0].get_array(), values)
+    assert "each below its image" in picture.alt
+
+
+def test_maps_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2\); give at least one, as \(N, H, W\)"):
-        plot_maps(maps[0])
+        plot_maps(torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="2 maps and 1 images"):
+        plot_maps(torch.zeros(2, 4, 4), images=torch.zeros(1, 3, 4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +305,9 @@ def test_the_modulation_picture_draws_the_maps_and_says_the_numbers(seen: Modula
     scales = {title: axes_titled(picture, title).images[0].get_clim() for title in maps}
     largest = max(values.abs().max().item() for values in maps.values())
     assert set(scales.values()) == {(-largest, largest)}
-    assert f"sum to {seen.window.sum():.3f}" in picture.alt
-    assert f"A = {seen.value:.3f}" in picture.alt
+    said = picture.alt.replace("−", "-")
+    assert f"sum to {seen.window.sum():.3f}, which with the bias {seen.bias:.3f}" in said
+    assert f"A = {seen.value:.3f}; it weighs the value V = {seen.v[0, 7]:.3f} to {seen.fused[0, 7]:.3f}" in said
 
 
 def test_each_map_can_have_its_own_symmetrical_scale(seen: Modulation) -> None:
