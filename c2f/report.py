@@ -152,7 +152,7 @@ class Conditions:
         machine, versions = describe_hardware(self.device), describe_versions()
         layout = "channels_last" if self.channels_last else "NCHW"
         return (
-            f"{machine['name']} ({machine['device']}), {machine['threads']} threads on {machine['cores']} cores, "
+            f"{machine['name']} ({machine['device']}), {say_threads(machine)} on {machine['cores']} cores, "
             f"{self.precision}, {layout}, batch {self.batch_size}; {say_versions(versions)}"
         )
 
@@ -167,6 +167,10 @@ class Speed:
 
 def say_versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def say_threads(hardware: dict[str, Any]) -> str:
+    return f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
 
 
 def spread(rates: Sequence[float]) -> str:
@@ -294,7 +298,7 @@ def _say_run(name: str, run: Run) -> str:
     return (
         f"**{name}**: {data['name']} ({data['train']:,} training and {data['test']:,} test images), {setting}; "
         f"{say_seconds(seconds_of(run))} of training on {hardware['name']} ({hardware['device']}, "
-        f"{hardware['threads']} threads; {say_versions(run.summary['versions'])}). "
+        f"{say_threads(hardware)}; {say_versions(run.summary['versions'])}). "
         + (f"It was stopped after {done} of {wanted} epochs. " if done < wanted else "")
         + f"Again: `{training_command(run)}`"
     )

@@ -128,7 +128,7 @@ def seed() -> Recipe:
 
     Command: c2f train --model conv2former_n_cifar --data cifar10 --recipe seed --out runs/seed
     Published: Conv2Former-N 0.82 validation accuracy after 50 epochs; hardware and time not said.
-    Here: see the README's table, which says hardware, epochs and data.
+    Here, one epoch only: 39.2 % on CIFAR-10 (JPEG copy), one thread of a busy Xeon, 60 min (data/results/one_epoch).
     """
     return Recipe(
         epochs=50,
@@ -155,6 +155,8 @@ def digits() -> Recipe:
     """A first look: the handwritten digits in a minute, as in notebook 00; nothing is flipped, since digits are not.
 
     Command: c2f train --model conv2former_mini_cifar --data digits --recipe digits --out runs/digits
+    Hardware and time: two cores of a Xeon without a GPU, about 105 s of processor time.
+    Reached: 98.3 % of 355 held-out digits (one seed); notebook 00's quarter-size model, 98.9 to 99.4 % (three seeds).
     """
     return Recipe(
         epochs=6,
