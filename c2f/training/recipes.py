@@ -175,6 +175,8 @@ def laptop() -> Recipe:
     """A few epochs for a laptop without a GPU, meant for `conv2former_mini_cifar`.
 
     Command: c2f train --model conv2former_mini_cifar --data cifar10 --recipe laptop --out runs/mini
+    Hardware and time: one thread of a Xeon without a GPU that was busy with other work, 43 minutes.
+    Reached: 67.8 % on CIFAR-10 (JPEG copy), last epoch, one seed.
     """
     return Recipe(
         epochs=4,
