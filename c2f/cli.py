@@ -79,9 +79,9 @@ class Train:
     def run(self) -> int:
         import torch
 
+        from c2f.device import choose_device
         from c2f.models import create_model
         from c2f.training.data import load_dataset
-        from c2f.training.device import choose_device
         from c2f.training.loop import train
 
         _use_threads(self.threads)
@@ -225,6 +225,7 @@ class Compare:
         print(f"* This table again: `{self._command()}`")
         print(f"\nThe curves are in {self.figure}: {figure.describe}.", file=sys.stderr)
         return EXIT_OK
+
     def _command(self) -> str:
         from c2f.report import as_flag
 
@@ -234,13 +235,13 @@ class Compare:
 
     def _conditions(self, runs: Sequence["Run"]) -> "Conditions":
         from c2f import report
-        from c2f.training.device import choose_device
+        from c2f.device import choose_device, choose_precision
 
         device, first = choose_device(self.device), report.recipe_of(runs[0])
         return report.Conditions(
             device,
             batch_size=self.batch_size or (64 if device.type == "cpu" else 256),
-            precision=self.precision or first.precision,
+            precision=choose_precision(self.precision or first.precision, device),
             channels_last=first.channels_last if self.channels_last is None else self.channels_last,
             rounds=self.rounds,
         )

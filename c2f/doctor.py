@@ -91,7 +91,7 @@ def torch_versions() -> Finding:
 def device() -> Finding:
     import torch
 
-    from c2f.training.device import choose_device
+    from c2f.device import choose_device
 
     chosen = choose_device()
     if chosen.type == "cuda":
@@ -155,8 +155,8 @@ def convmod() -> Finding:
     """One block, forward and backward, where training would run."""
     import torch
 
+    from c2f.device import choose_device
     from c2f.models import ConvMod
-    from c2f.training.device import choose_device
 
     on = choose_device()
     block, x = ConvMod(64).to(on), torch.randn(16, 64, 16, 16, device=on)

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from c2f.device import describe_hardware, describe_versions
 from c2f.models import create_model
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
 from c2f.training.checkpoint import Run, load_run
-from c2f.training.device import describe_hardware, describe_versions
 from c2f.training.loop import make_optimizer, set_drop_path
 from c2f.training.recipes import RECIPES, Recipe
 

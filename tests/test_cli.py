@@ -209,7 +209,7 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
 def test_a_mistake_gets_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if "device" in arguments:
-        monkeypatch.setattr("c2f.training.device.available_devices", lambda: ["cpu"])
+        monkeypatch.setattr("c2f.device.available_devices", lambda: ["cpu"])
     assert sentence in fails(capsys, *arguments.split())
 
 
@@ -309,7 +309,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch):
 
 
 def test_doctor_knows_a_gpu_that_torch_cannot_use(monkeypatch):
-    monkeypatch.setattr("c2f.training.device.available_devices", lambda: ["cpu"])
+    monkeypatch.setattr("c2f.device.available_devices", lambda: ["cpu"])
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     finding = doctor.device()
     assert not finding.ok and "CUDA build" in str(finding)

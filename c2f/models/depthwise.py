@@ -1,99 +1,237 @@
-"""Depthwise convolution, one k x k filter a channel: the operation that stands where attention's matrix stands.
+"""Depthwise convolution, one filter a channel: the operation that stands where attention's matrix stands.
 
-A large filter is cheap to apply and, in PyTorch, dear to learn: the weight gradient takes a slow path for filters
-wider than 3. Two exact rewritings avoid it.
+A large filter is cheap to apply and, in PyTorch, dear to learn: oneDNN has fast kernels for the forward pass, and none
+for the weight gradient of a filter wider than 3. The same sums can be had in other ways, all exact:
 
-* On a small map the convolution is a matrix: a Toeplitz matrix T of HW x HW for each channel, whose row p holds the
-  filter laid around position p. Forward and both gradients are batched matrix products. T is what sits where
-  attention's HW x HW matrix sits; here it is the same for every image.
-* On a larger map the weight gradient alone is rewritten: for each row offset of the filter, one matrix product between
-  the rows of the output's gradient and the shifted rows of the input, summed along its diagonals.
+* "native": PyTorch's own call.
+* "crop": the same without the taps that can never land inside the image; a 4 x 4 map sees 7 x 7 of an 11 x 11 filter.
+* "pad": the zeros are laid around the image first; padding of 7 and more throws oneDNN off its fast path.
+* "relaid": the same in the other memory format, there and back.
+* "toeplitz": on a small map the convolution is a matrix. Row p of channel c's HW x HW matrix holds the filter laid
+  around position p; forward and both gradients are batched matrix products. It is what sits where attention's
+  HW x HW matrix sits, and it is the same for every image.
+* "swap": the weight gradient is itself a depthwise convolution, of each image's channel with the output's gradient as
+  the filter: tap d sums x[p + d] grad[p]. So the fast forward kernel computes it, and the images are summed.
+* "rows": the weight gradient by one matrix product a row of the filter, between the rows of the output's gradient and
+  the shifted rows of the input, summed along its diagonals.
 
-Shapes: N images, C channels, H x W positions, k x k taps.
+"auto" times them once for each case, separately for the forward pass and the two gradients, and remembers
+(`c2f.models.choices`): which wins depends on shape, type, memory format and machine.
+
+Shapes: N images, C channels, H x W positions, k_h x k_w taps.
 """
+
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TOEPLITZ_POSITIONS = 64  # maps of at most so many positions are multiplied as matrices
+from c2f.models.choices import case, choose, known
+
+Algorithm = Literal["auto", "native", "crop", "pad", "relaid", "toeplitz", "swap", "rows"]
+
+TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algorithm: Algorithm = "auto") -> Tensor:
+    """Filter every channel by itself: stride 1, padded with zeros so that the size stays.
+
+    Differentiable, twice too; one node to torch.compile and torch.export.
+
+    Args:
+        x: (N, C, H, W), in either memory format; the output comes back in the same one.
+        weight: (C, 1, k_h, k_w) with k_h and k_w odd, of the type of x. Under autocast both are cast, as F.conv2d does.
+        bias: (C,), or None.
+        algorithm: "auto" takes what is fastest here; a name (see above) is taken for each pass that has it, and "crop"
+            for the others.
+
+    Raises ValueError for other shapes, even kernels, mixed types and unknown names.
+    """
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    _check(x, weight, bias, algorithm)
+    if _is_native(x, weight, algorithm):
+        return _native(x, weight, bias)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return _conv2d(x, weight, bias, algorithm)
+    return _forward(x, weight, bias, algorithm)  # without the operator, whose dispatch costs as much as a small map
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """One odd k x k filter for each channel, stride 1, zero padding that keeps the size.
+    """One odd filter for each channel, stride 1, zero padding that keeps the size; see `depthwise_conv2d`.
 
-    Shape: (N, C, H, W) -> (N, C, H, W). Its state dict is that of `nn.Conv2d(channels, channels, k, padding=k // 2,
-    groups=channels)`.
+    Shape: (N, C, H, W) -> (N, C, H, W). Its parameters and state dict are those of `nn.Conv2d(channels, channels,
+    kernel_size, padding="same", groups=channels)`. Raises ValueError for even kernels.
     """
 
-    def __init__(self, channels: int, kernel_size: int, bias: bool = True) -> None:
-        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int | tuple[int, int],
+        bias: bool = True,
+        algorithm: Algorithm = "auto",
+    ) -> None:
+        k_h, k_w = kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        _check_kernel(k_h, k_w)
+        _check_algorithm(algorithm)
+        super().__init__(channels, channels, kernel_size, padding=(k_h // 2, k_w // 2), groups=channels, bias=bias)
+        self.algorithm: Algorithm = algorithm
 
     def forward(self, x: Tensor) -> Tensor:
-        # The rewritings are measured in float32 on a CPU, for wide filters; elsewhere PyTorch's own call is kept.
-        rewritten = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if rewritten and self.kernel_size[0] > 3:
-            return _conv2d(x, self.weight, self.bias)
-        return super().forward(x)
+        return depthwise_conv2d(x, self.weight, self.bias, self.algorithm)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, kernel_size={self.kernel_size}, bias={self.bias is not None}, {self.algorithm}"
 
 
-# Two operators that are each other's derivatives, so gradients of gradients need nothing more. Registered with torch,
-# they are single nodes to torch.compile and torch.export.
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> None:
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[:2] != (x.shape[1], 1):
+        raise ValueError(
+            f"a depthwise convolution takes x (N, C, H, W) and weight (C, 1, k_h, k_w), not {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}; for other groups use torch.nn.functional.conv2d."
+        )
+    _check_kernel(*weight.shape[2:])
+    if bias is not None and bias.shape != x.shape[1:2]:
+        raise ValueError(f"the bias must have one number a channel, ({x.shape[1]},), not {tuple(bias.shape)}.")
+    if x.dtype != weight.dtype or (bias is not None and bias.dtype != x.dtype):
+        raise ValueError(
+            f"x is {x.dtype} and weight {weight.dtype}{'' if bias is None else f', bias {bias.dtype}'}; bring them to "
+            f"one type, for instance with module.to(x.dtype) or under torch.autocast."
+        )
+    _check_algorithm(algorithm)
+
+
+def _check_kernel(k_h: int, k_w: int) -> None:
+    if not (k_h % 2 and k_w % 2 and k_h > 0 and k_w > 0):
+        raise ValueError(
+            f"the kernel is {k_h} x {k_w}; a depthwise convolution that keeps the size needs a centre: use odd numbers."
+        )
+
+
+def _check_algorithm(algorithm: str) -> None:
+    if algorithm not in get_args(Algorithm):
+        raise ValueError(f"algorithm is {algorithm!r}; use {', '.join(get_args(Algorithm))}.")
+
+
+# Three operators, closed under differentiation: each one's derivatives are the others. Registered with torch, they are
+# single nodes to torch.compile and torch.export, and what "auto" means is decided inside, on real tensors.
 
 
 @torch.library.custom_op("c2f::depthwise_conv2d", mutates_args=())
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    height, width = x.shape[2:]
-    if height * width > TOEPLITZ_POSITIONS:
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
-    y = _matmul_positions(x, toeplitz(weight, height, width).transpose(1, 2))
-    if bias is not None:
-        y += bias[:, None, None]
-    return y.contiguous(memory_format=_layout(x))
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
+    return _forward(x, weight, bias, algorithm)
+
+
+@torch.library.custom_op("c2f::depthwise_input_gradient", mutates_args=())
+def _input_gradient(grad: Tensor, weight: Tensor, algorithm: str) -> Tensor:
+    if algorithm == "auto":
+        algorithm = _fastest("input gradient", INPUT_GRADIENT, (grad, weight), tuple(weight.shape[2:]))
+    run = INPUT_GRADIENT.get(algorithm, INPUT_GRADIENT["crop"])
+    return run(grad, weight).contiguous(memory_format=_layout(grad))
 
 
 @torch.library.custom_op("c2f::depthwise_weight_gradient", mutates_args=())
-def _weight_gradient(x: Tensor, grad: Tensor, k: int) -> Tensor:
-    small = x.shape[2] * x.shape[3] <= TOEPLITZ_POSITIONS
-    return _weight_gradient_by_matrix(x, grad, k) if small else _weight_gradient_by_rows(x, grad, k)
+def _weight_gradient(x: Tensor, grad: Tensor, k_h: int, k_w: int, algorithm: str) -> Tensor:
+    if algorithm == "auto":
+        algorithm = _fastest("weight gradient", WEIGHT_GRADIENT, (x, grad, (k_h, k_w)), (k_h, k_w))
+    run = WEIGHT_GRADIENT.get(algorithm, WEIGHT_GRADIENT["crop"])
+    return run(x, grad, (k_h, k_w)).contiguous()
 
 
 @_conv2d.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
     return torch.empty_like(x, memory_format=_layout(x))
 
 
+@_input_gradient.register_fake
+def _(grad: Tensor, weight: Tensor, algorithm: str) -> Tensor:
+    return torch.empty_like(grad, memory_format=_layout(grad))
+
+
 @_weight_gradient.register_fake
-def _(x: Tensor, grad: Tensor, k: int) -> Tensor:
-    return x.new_empty(x.shape[1], 1, k, k)
+def _(x: Tensor, grad: Tensor, k_h: int, k_w: int, algorithm: str) -> Tensor:
+    return x.new_empty(x.shape[1], 1, k_h, k_w)
+
+
+def _save(ctx, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.algorithm = inputs[-1]
 
 
 def _conv2d_backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
-    for_x, for_weight, for_bias = ctx.needs_input_grad
+    for_x, for_weight, for_bias, _ = ctx.needs_input_grad
     return (
-        _conv2d(grad, weight.flip(2, 3), None) if for_x else None,
-        _weight_gradient(x, grad, weight.shape[-1]) if for_weight else None,
+        _input_gradient(grad, weight, ctx.algorithm) if for_x else None,
+        _weight_gradient(x, grad, *weight.shape[2:], ctx.algorithm) if for_weight else None,
         grad.sum((0, 2, 3)) if for_bias else None,
+        None,
+    )
+
+
+def _input_gradient_backward(ctx, towards: Tensor) -> tuple[Tensor | None, ...]:
+    grad, weight = ctx.saved_tensors
+    for_grad, for_weight, _ = ctx.needs_input_grad
+    return (
+        _conv2d(towards, weight, None, ctx.algorithm) if for_grad else None,
+        _weight_gradient(towards, grad, *weight.shape[2:], ctx.algorithm) if for_weight else None,
+        None,
     )
 
 
 def _weight_gradient_backward(ctx, towards: Tensor) -> tuple[Tensor | None, ...]:
     x, grad = ctx.saved_tensors
-    for_x, for_grad, _ = ctx.needs_input_grad
+    for_x, for_grad, *_ = ctx.needs_input_grad
     return (
-        _conv2d(grad, towards.flip(2, 3), None) if for_x else None,
-        _conv2d(x, towards, None) if for_grad else None,
+        _input_gradient(grad, towards, ctx.algorithm) if for_x else None,
+        _conv2d(x, towards, None, ctx.algorithm) if for_grad else None,
+        None,
+        None,
         None,
     )
 
 
-def _save_first_two(ctx, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
+_conv2d.register_autograd(_conv2d_backward, setup_context=_save)
+_input_gradient.register_autograd(_input_gradient_backward, setup_context=_save)
+_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save)
 
 
-_conv2d.register_autograd(_conv2d_backward, setup_context=_save_first_two)
-_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save_first_two)
+# Which algorithm
+
+
+def _is_native(x: Tensor, weight: Tensor, algorithm: str) -> bool:
+    """Whether every pass that there will be is known to be PyTorch's own, so that its call is the whole answer."""
+    if algorithm == "native" or x.is_meta or not x.numel():
+        return True
+    if algorithm != "auto" or torch.compiler.is_compiling():
+        return False
+    passes = ["forward"]
+    if torch.is_grad_enabled():
+        passes += ["input gradient"] * x.requires_grad + ["weight gradient"] * weight.requires_grad
+    kernel, layout = tuple(weight.shape[2:]), _layout(x)
+    return all(known(case(what, x, kernel, layout)) == "native" for what in passes)
+
+
+def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tuple, kernel: tuple[int, int]) -> str:
+    """Of the algorithms in a table, those that make sense for such a case are timed, unless they were before."""
+    x = arguments[0]
+    height, width = x.shape[2:]
+    idle = set()
+    if height * width > TOEPLITZ_POSITIONS:
+        idle.add("toeplitz")
+    if kernel[0] < 2 * height and kernel[1] < 2 * width:
+        idle.add("crop")
+    candidates = {name: lambda f=f: f(*arguments) for name, f in table.items() if name not in idle}
+    return choose(case(what, x, kernel, _layout(x)), candidates, x.device)
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
+    if algorithm == "auto":
+        algorithm = _fastest("forward", FORWARD, (x, weight, bias), tuple(weight.shape[2:]))
+    return FORWARD.get(algorithm, FORWARD["crop"])(x, weight, bias).contiguous(memory_format=_layout(x))
 
 
 def _layout(x: Tensor) -> torch.memory_format:
@@ -102,24 +240,186 @@ def _layout(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
+def _relaid(x: Tensor) -> Tensor:
+    """The same numbers in the other memory format."""
+    other = torch.contiguous_format if _layout(x) == torch.channels_last else torch.channels_last
+    return x.contiguous(memory_format=other)
+
+
+# The filter, cut to what can reach the image, and the gradient of one that was cut
+
+
+def _cropped(weight: Tensor, height: int, width: int) -> Tensor:
+    cut_y, cut_x = _cuts(weight.shape[2:], height, width)
+    k_h, k_w = weight.shape[2:]
+    return weight[:, :, cut_y : k_h - cut_y, cut_x : k_w - cut_x] if cut_y or cut_x else weight
+
+
+def _cuts(kernel: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    return max(0, kernel[0] // 2 - height + 1), max(0, kernel[1] // 2 - width + 1)
+
+
+def _for_cropped(compute: Callable[[Tensor, Tensor, tuple[int, int]], Tensor]) -> Callable[..., Tensor]:
+    """A weight gradient that is computed where the filter reaches the image, and 0 elsewhere."""
+
+    def weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+        cut_y, cut_x = _cuts(kernel, *x.shape[2:])
+        inner = compute(x, grad, (kernel[0] - 2 * cut_y, kernel[1] - 2 * cut_x))
+        return F.pad(inner, (cut_x, cut_x, cut_y, cut_y)) if cut_y or cut_x else inner
+
+    return weight_gradient
+
+
+# Forward: x (N, C, H, W), weight (C, 1, k_h, k_w), bias (C,) -> (N, C, H, W)
+
+
+def _native(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=x.shape[1])
+
+
+def _crop(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return _native(x, _cropped(weight, *x.shape[2:]), bias)
+
+
+def _pad(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    weight = _cropped(weight, *x.shape[2:])
+    return F.conv2d(_with_border(x, weight.shape[2:]), weight, bias, groups=x.shape[1])
+
+
+def _with_border(x: Tensor, kernel: tuple[int, int]) -> Tensor:
+    half_h, half_w = kernel[0] // 2, kernel[1] // 2
+    return F.pad(x, (half_w, half_w, half_h, half_h))
+
+
+def _relay(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return _crop(_relaid(x), weight, bias)
+
+
+def _toeplitz_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    y = _matmul_positions(x, toeplitz(weight, *x.shape[2:]).transpose(1, 2))
+    return y if bias is None else y.add_(bias[:, None, None])
+
+
+FORWARD: dict[str, Callable[..., Tensor]] = {
+    "native": _native,
+    "crop": _crop,
+    "relaid": _relay,
+    "pad": _pad,
+    "toeplitz": _toeplitz_product,
+}
+
+
+# Input gradient: grad (N, C, H, W), weight (C, 1, k_h, k_w) -> (N, C, H, W); the filter is turned around
+
+
+def _native_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    return _convolution_backward(grad, grad, weight, (True, False, False))[0]  # of x only its shape is read
+
+
+INPUT_GRADIENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "native": _native_input_gradient,
+    "crop": lambda grad, weight: _native_input_gradient(grad, _cropped(weight, *grad.shape[2:])),
+    "pad": lambda grad, weight: _pad(grad, weight.flip(2, 3)),
+    "relaid": lambda grad, weight: _native_input_gradient(_relaid(grad), _cropped(weight, *grad.shape[2:])),
+    "toeplitz": lambda grad, weight: _toeplitz_product(grad, weight.flip(2, 3)),
+}
+
+
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]) -> list[Tensor]:
+    padding = [weight.shape[2] // 2, weight.shape[3] // 2]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], x.shape[1], wanted
+    )
+
+
+# Weight gradient: x and grad (N, C, H, W), kernel (k_h, k_w) -> (C, 1, k_h, k_w)
+
+
+def _native_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+    weight = x.new_empty(x.shape[1], 1, *kernel)  # of which only the shape is read
+    return _convolution_backward(grad, x, weight, (False, True, False))[1]
+
+
+def _swap(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return _sum_images(x, F.conv2d(*_as_filters(x, grad), padding=padding, groups=x.shape[0] * x.shape[1]))
+
+
+def _swap_padded(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+    border = _with_border(x.contiguous(), kernel)
+    return _sum_images(x, F.conv2d(*_as_filters(border, grad), groups=x.shape[0] * x.shape[1]))
+
+
+def _as_filters(x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Every channel of every image as a channel of one image, and its gradient as that channel's filter."""
+    return x.contiguous().flatten(0, 1)[None], grad.contiguous().flatten(0, 1)[:, None]
+
+
+def _sum_images(x: Tensor, taps: Tensor) -> Tensor:
+    """(1, N * C, k_h, k_w) -> (C, 1, k_h, k_w). In float32, for the sake of half precision."""
+    return taps.unflatten(1, x.shape[:2]).sum((0, 1), dtype=torch.float32 if taps.itemsize < 4 else None)[:, None]
+
+
+def _rows(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+    n, c, h, w = x.shape
+    k_h, k_w = kernel
+    half = k_h // 2
+    # Rows of all images under one another, with enough zeros between images that a shift by a row offset is a mere
+    # shift of the start.
+    below = F.pad(x.contiguous().transpose(0, 1), (0, 0, half, half)).reshape(c, n * (h + 2 * half), w)
+    grads = F.pad(grad.contiguous().transpose(0, 1), (0, 0, 0, 2 * half)).reshape(c, n * (h + 2 * half), w)
+    rows = n * (h + 2 * half) - 2 * half
+    grads_t = grads[:, :rows].transpose(1, 2)
+    pairs = torch.stack([torch.bmm(grads_t, below[:, dy : dy + rows]) for dy in range(k_h)], dim=1)  # (C, k_h, W, W)
+    taps = _sum_diagonals(pairs, w)  # (C, k_h, 2W - 1)
+    return F.pad(taps, (k_w // 2 - w + 1, k_w // 2 - w + 1))[:, None]
+
+
+def _toeplitz_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+    """The gradient of the Toeplitz matrix, gathered tap by tap."""
+    n, c, h, w = x.shape
+    x_cnp, grad_cnp = (t.contiguous().view(n, c, h * w).transpose(0, 1) for t in (x, grad))
+    pairs = torch.bmm(grad_cnp.transpose(1, 2), x_cnp).view(c, h, w, h, w)
+    rows = _sum_diagonals(pairs.permute(0, 1, 3, 2, 4), w)  # (C, H, H, 2W - 1)
+    taps = _sum_diagonals(rows.permute(0, 3, 1, 2), h)  # (C, 2W - 1, 2H - 1)
+    reach_y, reach_x = kernel[0] // 2 - h + 1, kernel[1] // 2 - w + 1
+    return F.pad(taps.transpose(1, 2), (reach_x, reach_x, reach_y, reach_y))[:, None]
+
+
+def _sum_diagonals(pairs: Tensor, size: int) -> Tensor:
+    """Sum over i of pairs[..., i, i + d] for every d: (..., size, size) -> (..., 2 size - 1), d from -(size - 1)."""
+    # Rows of pitch 2 size - 1, read again at a pitch of 2 size, slide one further each: diagonals become columns.
+    padded = F.pad(F.pad(pairs, (size - 1, 0)).flatten(-2), (0, size))
+    return padded.unflatten(-1, (size, 2 * size)).sum(-2)[..., :-1]
+
+
+WEIGHT_GRADIENT: dict[str, Callable[[Tensor, Tensor, tuple[int, int]], Tensor]] = {
+    "native": _native_weight_gradient,
+    "crop": _for_cropped(_native_weight_gradient),
+    "relaid": _for_cropped(lambda x, grad, kernel: _native_weight_gradient(_relaid(x), _relaid(grad), kernel)),
+    "rows": _for_cropped(_rows),
+    "pad": _for_cropped(_swap_padded),
+    "swap": _for_cropped(_swap),
+    "toeplitz": _toeplitz_weight_gradient,
+}
+
+
+# The convolution as a matrix
+
+
 def toeplitz(weight: Tensor, height: int, width: int) -> Tensor:
-    """The depthwise convolution of an H x W map as a matrix a channel: weight (C, 1, k, k) -> (C, HW, HW).
+    """The depthwise convolution of an H x W map as a matrix a channel: weight (C, 1, k_h, k_w) -> (C, HW, HW).
 
     Row p holds, at column q, the tap of offset q - p: zero where the filter does not reach.
     """
-    channels, _, k, _ = weight.shape
+    channels, _, k_h, k_w = weight.shape
     # All offsets that two positions can have: taps beyond them fall off, offsets beyond the filter are zero.
-    reach_y, reach_x = height - 1 - k // 2, width - 1 - k // 2
+    reach_y, reach_x = height - 1 - k_h // 2, width - 1 - k_w // 2
     taps = F.pad(weight[:, 0], (reach_x, reach_x, reach_y, reach_y)).flatten(1)
-    return taps[:, _offsets(height, width, weight.device)].view(channels, height * width, height * width)
-
-
-def _offsets(height: int, width: int, device: torch.device) -> Tensor:
-    """For each pair of positions p, q the index of offset q - p among the (2H-1)(2W-1) there are. Shape: (HW * HW,)."""
-    y, x = (torch.arange(size, device=device) for size in (height, width))
+    y, x = (torch.arange(size, device=weight.device) for size in (height, width))
     down = (y[None, :] - y[:, None] + height - 1)[:, None, :, None]
     right = (x[None, :] - x[:, None] + width - 1)[None, :, None, :]
-    return (down * (2 * width - 1) + right).flatten()
+    return taps[:, (down * (2 * width - 1) + right).flatten()].view(channels, height * width, height * width)
 
 
 def _matmul_positions(x: Tensor, matrix: Tensor) -> Tensor:
@@ -129,35 +429,3 @@ def _matmul_positions(x: Tensor, matrix: Tensor) -> Tensor:
     y = torch.empty(n, c, h * w, dtype=x.dtype, device=x.device)
     torch.bmm(x_cnp, matrix, out=y.transpose(0, 1))
     return y.view(n, c, h, w)
-
-
-def _weight_gradient_by_matrix(x: Tensor, grad: Tensor, k: int) -> Tensor:
-    """The gradient of the Toeplitz matrix, gathered tap by tap. Shape: (N, C, H, W) twice -> (C, 1, k, k)."""
-    n, c, h, w = x.shape
-    x_cnp, grad_cnp = (t.contiguous().view(n, c, h * w).transpose(0, 1) for t in (x, grad))
-    pairs = torch.bmm(grad_cnp.transpose(1, 2), x_cnp).view(c, h, w, h, w)
-    rows = _sum_diagonals(pairs.permute(0, 1, 3, 2, 4), w)  # (C, H, H, 2W - 1)
-    taps = _sum_diagonals(rows.permute(0, 3, 1, 2), h)  # (C, 2W - 1, 2H - 1)
-    return F.pad(taps.transpose(1, 2), [k // 2 - size + 1 for size in (w, w, h, h)])[:, None]
-
-
-def _weight_gradient_by_rows(x: Tensor, grad: Tensor, k: int) -> Tensor:
-    """One product a row offset of the filter, over images and rows. Shape: (N, C, H, W) twice -> (C, 1, k, k)."""
-    n, c, h, w = x.shape
-    half = k // 2
-    # Rows of all images under one another, with enough zeros between images that a shift by a row offset is a mere
-    # shift of the start.
-    below = F.pad(x.contiguous().transpose(0, 1), (0, 0, half, half)).reshape(c, n * (h + 2 * half), w)
-    grads = F.pad(grad.contiguous().transpose(0, 1), (0, 0, 0, 2 * half)).reshape(c, n * (h + 2 * half), w)
-    rows = n * (h + 2 * half) - 2 * half
-    grads_t = grads[:, :rows].transpose(1, 2)
-    pairs = torch.stack([torch.bmm(grads_t, below[:, dy : dy + rows]) for dy in range(k)], dim=1)  # (C, k, W, W)
-    taps = _sum_diagonals(pairs, w)  # (C, k, 2W - 1)
-    return F.pad(taps, (half - w + 1, half - w + 1))[:, None]
-
-
-def _sum_diagonals(pairs: Tensor, size: int) -> Tensor:
-    """Sum over i of pairs[..., i, i + d] for every d: (..., size, size) -> (..., 2 size - 1), d from -(size - 1)."""
-    # Rows of pitch 2 size - 1, read again at a pitch of 2 size, slide one further each: diagonals become columns.
-    padded = F.pad(F.pad(pairs, (size - 1, 0)).flatten(-2), (0, size))
-    return padded.unflatten(-1, (size, 2 * size)).sum(-2)[..., :-1]

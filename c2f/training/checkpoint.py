@@ -28,9 +28,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from c2f.device import describe_hardware, describe_versions
+from c2f.files import write_atomically, write_json
 from c2f.training.data import Dataset
-from c2f.training.device import describe_hardware, describe_versions
-from c2f.training.files import write_atomically, write_json
 from c2f.training.history import History
 from c2f.training.recipes import Recipe
 

@@ -5,7 +5,7 @@ import io
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from c2f.training.files import write_atomically
+from c2f.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
+from c2f.device import choose_device, choose_precision, describe_hardware
+from c2f.models.choices import choices, remember
 from c2f.training.augment import Augment, normalize
 from c2f.training.checkpoint import load_into, model_name, run_folder
 from c2f.training.data import Dataset, Split
-from c2f.training.device import choose_device, describe_hardware
 from c2f.training.history import EpochRecord, History
+from c2f.training.muon import Muon
 from c2f.training.process import from_first, interruptible, over_processes, own_randomness, processes
 from c2f.training.recipes import Recipe
 
@@ -124,7 +126,8 @@ def train(
         set_drop_path(model, recipe.drop_path)
         augment = Augment(recipe, data.image_size, len(data.classes))
         criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        optimizer = make_optimizer(model, recipe)
+        optimizers = make_optimizers(model, recipe)
+        precision = choose_precision(recipe.precision, device)
         average = None
         if recipe.ema:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
@@ -138,9 +141,12 @@ def train(
         spent = 0.0  # seconds of this epoch's training so far
         if saved := from_first(run and run.open(), world):
             load_into(model, saved["model"], out)
-            optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, before in zip(optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(before)
             if average:
                 load_into(average, saved["average"], out)
+            remember(saved["algorithms"])  # what was fastest then rounds as it did then
+            precision = saved["precision"]
             state.step, totals, spent = saved["step"], saved["totals"], saved["spent"]
             state.history.records = [EpochRecord(**record) for record in saved["history"]]
             say(f"resuming {out} after step {state.step:,} of {state.steps:,}")
@@ -148,8 +154,8 @@ def train(
         def save() -> None:
             if run:
                 run.save(
-                    model=model.state_dict(), optimizer=optimizer.state_dict(),
-                    average=average.state_dict() if average else None,
+                    model=model.state_dict(), optimizers=[optimizer.state_dict() for optimizer in optimizers],
+                    average=average.state_dict() if average else None, algorithms=choices(), precision=precision,
                     step=state.step, totals=totals, spent=spent, history=state.history.as_dicts(),
                 )  # fmt: skip
 
@@ -158,7 +164,7 @@ def train(
         hardware = describe_hardware(device)
         say(
             f"training {model_name(model)} ({sum(p.numel() for p in model.parameters()):,} parameters) on "
-            f"{len(images):,} images of {data.name} on {hardware['device']} ({hardware['name']}), {recipe.precision}"
+            f"{len(images):,} images of {data.name} on {hardware['device']} ({hardware['name']}), {precision}"
         )
 
         # 3. Learn.
@@ -173,12 +179,12 @@ def train(
                 step = epoch * steps_per_epoch + batch
                 torch.manual_seed((recipe.seed * 1_000_003 + step) * world + rank)
                 state.lr = recipe.learning_rate(step, steps_per_epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = state.lr
+                for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                    group["lr"] = group["initial_lr"] * state.lr / recipe.lr
 
                 x, targets = augment(images[order[batch]], labels[order[batch]])
                 x = x.contiguous(memory_format=memory_format)
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     logits = forward(x)
                 loss = criterion(logits.float(), targets)
                 right = (logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum()
@@ -189,11 +195,13 @@ def train(
                         f"the loss is {state.loss} at step {step:,} (epoch {epoch + 1}), so training stopped before "
                         f"that step; lower the learning rate (now {state.lr:.3g}) or set clip_grad to 1."
                     )
-                optimizer.zero_grad()
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
                 loss.backward()
                 if recipe.clip_grad:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
                 if average:
                     average.update_parameters(model)
 
@@ -215,7 +223,7 @@ def train(
             evaluated = average.module if average else model
             result = evaluate(
                 evaluated, data.test, device=device, label_smoothing=recipe.label_smoothing,
-                precision=recipe.precision, channels_last=recipe.channels_last,
+                precision=precision, channels_last=recipe.channels_last,
             )  # fmt: skip
             record = EpochRecord(
                 epoch + 1,
@@ -260,13 +268,14 @@ def evaluate(
     """Ask a model about every image of a split, without augmentation; leaves its training flag as it was."""
     device = choose_device(device)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    bf16 = choose_precision(precision, device) == "bf16"
     was_training = model.training
     model.to(device).eval()
     loss, predictions = 0.0, []
     batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
     for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
         x = normalize(images.to(device)).contiguous(memory_format=memory_format)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(x)
         loss += F.cross_entropy(
             logits.float(), labels.to(device), label_smoothing=label_smoothing, reduction="sum"
@@ -284,17 +293,40 @@ def epoch_order(count: int, recipe: Recipe, epoch: int, steps: int) -> Tensor:
     return torch.randperm(count, generator=generator)[: steps * recipe.batch_size].view(steps, recipe.batch_size)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam with its L2 penalty on everything, or AdamW that decays only what multiplies: kernels and matrices."""
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Adam with its L2 penalty on everything, or AdamW that decays only what multiplies: kernels and matrices.
+
+    With Muon there are two: it takes the matrices between hidden channels, AdamW the rest, which is the norms, the
+    biases, the depthwise filters, and what touches pixels or classes. Each group keeps its rate at the top of the
+    schedule as "initial_lr".
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     fused = parameters[0].device.type in ("cpu", "cuda")  # one kernel over all tensors, same arithmetic
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        optimizers = [torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)]
+    else:
+        matrices = _hidden_matrices(model) if recipe.optimizer == "muon" else []
+        optimizers = [Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay)] if matrices else []
+        taken = {id(p) for p in matrices}
+        rest = [p for p in parameters if id(p) not in taken]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizers.append(torch.optim.AdamW(groups, lr=recipe.lr, fused=fused))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear layers and of ungrouped convolutions, but for the first and the last of them."""
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
     ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
+    return [layer.weight for layer in layers[1:-1] if layer.weight.requires_grad]
 
 
 def set_drop_path(model: nn.Module, rate: float | None) -> None:

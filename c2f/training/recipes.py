@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Optimizer = Literal["adam", "adamw"]
-Schedule = Literal["cosine", "constant"]
+Optimizer = Literal["adam", "adamw", "muon"]
+Schedule = Literal["cosine", "linear", "constant"]
 Crop = Literal["none", "resized", "shift"]
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "bf16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,16 @@ class Recipe:
     """Images of one step, over all processes together; a last incomplete batch of an epoch is left out."""
 
     optimizer: Optimizer = "adamw"
-    """adam adds the L2 penalty to the gradient; adamw shrinks the weights themselves, and only matrices and kernels."""
+    """adam adds the L2 penalty to the gradient; adamw shrinks the weights themselves, and only matrices and kernels;
+    muon orthogonalises the steps of hidden matrices and leaves the rest to adamw."""
     lr: float = 1e-3
     """Learning rate at the top of the schedule."""
+    muon_lr: float = 0.02
+    """With muon, the learning rate of the hidden matrices at the top of the schedule."""
     weight_decay: float = 0.0
     """Strength of the optimizer's weight decay."""
     schedule: Schedule = "cosine"
-    """What the rate does after the warm-up: fall along a half cosine to 0, stepped every iteration, or stay."""
+    """What the rate does after the warm-up: fall to 0 along a half cosine or a line, step by step, or stay."""
     warmup_epochs: float = 0.0
     """Epochs (or a part of one) over which the rate first rises linearly."""
     clip_grad: float = 0.0
@@ -67,7 +70,7 @@ class Recipe:
     """Alpha of CutMix's Beta distribution, with soft labels; 0 is off. With both on, each image gets one of the two."""
 
     precision: Precision = "float32"
-    """bf16 runs the forward pass under autocast; weights and optimizer stay float32."""
+    """bf16 runs the forward pass under autocast; weights and optimizer stay float32. auto: bf16 where it is faster."""
     channels_last: bool = False
     """Store images and weights with the channels innermost."""
     compile: bool = False
@@ -82,7 +85,9 @@ class Recipe:
 
         for field in ("epochs", "batch_size"):
             check(getattr(self, field) >= 1, f"{field} is {getattr(self, field)}; use at least 1.")
-        check(math.isfinite(self.lr) and self.lr > 0, f"lr is {self.lr}; use a positive number such as 0.001.")
+        for field in ("lr", "muon_lr"):
+            value = getattr(self, field)
+            check(math.isfinite(value) and value > 0, f"{field} is {value}; use a positive number such as 0.001.")
         for field in (
             "weight_decay",
             "warmup_epochs",
@@ -117,10 +122,14 @@ class Recipe:
         warmup = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return self.lr * (step + 1) / warmup
-        if self.schedule == "constant":
-            return self.lr
         done = (step - warmup) / max(1, self.epochs * steps_per_epoch - warmup)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        match self.schedule:
+            case "cosine":
+                return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+            case "linear":
+                return self.lr * (1 - done)
+            case "constant":
+                return self.lr
 
 
 def seed() -> Recipe:

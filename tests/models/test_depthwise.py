@@ -2,79 +2,225 @@
 
 import copy
 import pickle
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from c2f.models.depthwise import DepthwiseConv2d, toeplitz
+from c2f.models import choices
+from c2f.models.depthwise import (
+    FORWARD,
+    INPUT_GRADIENT,
+    WEIGHT_GRADIENT,
+    Algorithm,
+    DepthwiseConv2d,
+    depthwise_conv2d,
+    toeplitz,
+)
 
-# (N, C, H, W), k: maps that are multiplied as matrices and maps that are not, square and not, kernels that reach
-# beyond the map and kernels that do not, a map of one position, a batch of one.
-CASES = [
-    ((2, 3, 4, 4), 11),
-    ((2, 3, 8, 6), 5),
-    ((1, 2, 1, 1), 7),
-    ((3, 2, 1, 9), 5),
-    ((2, 3, 16, 16), 11),
-    ((3, 2, 20, 9), 7),
-    ((1, 2, 9, 33), 31),
-    ((2, 4, 12, 12), 3),
-    ((2, 4, 5, 5), 1),
-]
-
-
-def pair(channels: int, k: int, bias: bool = True) -> tuple[DepthwiseConv2d, nn.Conv2d]:
-    ours = DepthwiseConv2d(channels, k, bias=bias)
-    theirs = nn.Conv2d(channels, channels, k, padding=k // 2, groups=channels, bias=bias).double()
-    theirs.load_state_dict(ours.state_dict())
-    return ours, theirs
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+ODD = st.integers(0, 15).map(lambda half: 2 * half + 1)
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 5e-3}  # a few roundings of each type
 
 
-def answers(module: nn.Module, x: torch.Tensor, seed: torch.Tensor) -> list[torch.Tensor]:
+def arguments(shape, kernel, dtype=torch.float32, layout="NCHW"):
+    """x, weight, bias and a gradient of the output. The seed is fixed: shapes are what varies."""
+    torch.manual_seed(0)
+    x, grad = torch.randn(2, *shape)
+    tensors = x, torch.randn(shape[1], 1, *kernel), torch.randn(shape[1]), grad
+    x, weight, bias, grad = (t.to(dtype) for t in tensors)
+    return x.contiguous(memory_format=LAYOUTS[layout]), weight, bias, grad.contiguous(memory_format=LAYOUTS[layout])
+
+
+def reference(x, weight, bias):
+    """PyTorch's own convolution, in float64."""
+    x, weight, bias = x.double(), weight.double(), None if bias is None else bias.double()
+    return F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=len(weight))
+
+
+def answers(function, x, weight, bias, grad):
     """The output and every gradient."""
-    x = x.detach().clone().requires_grad_()
-    y = module(x)
-    y.backward(seed)
-    return [y.detach(), x.grad, *(p.grad for p in module.parameters())]
+    leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias) if t is not None]
+    y = function(*leaves, *[None] * (bias is None))
+    y.backward(grad.to(y.dtype))
+    return [y.detach(), *(leaf.grad for leaf in leaves)]
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("shape", "k"), CASES)
-def test_output_and_gradients_are_those_of_conv2d_in_float64(shape, k, layout):
-    torch.manual_seed(0)
-    ours, theirs = pair(shape[1], k)
-    x, seed = torch.randn(2, *shape)
-    found = answers(ours, x.contiguous(memory_format=layout), seed.contiguous(memory_format=layout))
-    expected = answers(theirs, x.double(), seed.double())
-    for a, b in zip(found, expected, strict=True):
-        assert (a - b).norm() <= 1e-5 * b.norm()
+def assert_near(found, expected, tolerance):
+    for what, a, b in zip(("output", "x", "weight", "bias"), found, expected, strict=False):
+        error, size = (a.double() - b).norm(), b.norm()
+        assert error <= tolerance * size, f"{what}: off by {error / size:.1e} of its norm"
 
 
-def test_without_bias_and_from_a_view():
-    torch.manual_seed(0)
-    ours, theirs = pair(3, 11, bias=False)
-    x, seed = torch.randn(2, 2, 3, 8, 16)
-    x, seed = x[..., ::2], seed.flip(-1)[..., ::2]  # neither is contiguous
-    for a, b in zip(answers(ours, x, seed), answers(theirs, x.double(), seed.double()), strict=True):
-        assert (a - b).norm() <= 1e-5 * b.norm()
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    n=st.integers(1, 3), c=st.integers(1, 4), height=st.integers(1, 40), width=st.integers(1, 40), k_h=ODD, k_w=ODD,
+    algorithm=st.sampled_from(get_args(Algorithm)), layout=st.sampled_from(list(LAYOUTS)),
+    dtype=st.sampled_from(list(TOLERANCE)),
+)  # fmt: skip
+def test_output_and_gradients_are_those_of_conv2d_in_float64(n, c, height, width, k_h, k_w, algorithm, layout, dtype):
+    x, weight, bias, grad = arguments((n, c, height, width), (k_h, k_w), dtype, layout)
+    found = answers(lambda *args: depthwise_conv2d(*args, algorithm), x, weight, bias, grad)
+    assert all(t.dtype == dtype for t in found)
+    assert_near(found, answers(reference, x, weight, bias, grad), TOLERANCE[dtype])
+
+
+# The seed model's and the paper's maps, and what breaks first: one position, one row, a kernel far beyond the map.
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [
+        ((2, 3, 4, 4), (11, 11)),
+        ((2, 3, 8, 8), (11, 11)),
+        ((2, 3, 16, 16), (11, 11)),
+        ((1, 2, 32, 32), (11, 11)),
+        ((1, 2, 14, 14), (21, 21)),
+        ((1, 1, 1, 1), (31, 31)),
+        ((3, 2, 1, 9), (5, 3)),
+        ((2, 2, 9, 1), (1, 7)),
+    ],
+)
+def test_each_algorithm_at_the_shapes_that_matter(shape, kernel, algorithm, layout):
+    x, weight, bias, grad = arguments(shape, kernel, layout=layout)
+    found = answers(lambda *args: depthwise_conv2d(*args, algorithm), x, weight, bias, grad)
+    assert_near(found, answers(reference, x, weight, bias, grad), 1e-5)
+    assert found[0].is_contiguous(memory_format=LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+def test_without_bias_from_views_and_with_a_gradient_in_another_layout(algorithm):
+    x, weight, _, grad = arguments((2, 3, 8, 16), (5, 11))
+    x, grad = x[..., ::2], grad.flip(-1)[..., ::2].contiguous(memory_format=torch.channels_last)
+    found = answers(lambda *args: depthwise_conv2d(*args, algorithm), x, weight, None, grad)
+    assert_near(found, answers(reference, x, weight, None, grad), 1e-5)
 
 
 def test_frozen_weights_get_no_gradient_and_the_input_still_does():
-    ours, _ = pair(2, 11)
-    ours.requires_grad_(False)
+    layer = DepthwiseConv2d(2, 11).requires_grad_(False)
     x = torch.randn(1, 2, 8, 8, requires_grad=True)
-    ours(x).sum().backward()
-    assert ours.weight.grad is None
+    layer(x).sum().backward()
+    assert layer.weight.grad is None
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
+@pytest.mark.parametrize(("shape", "kernel"), [((2, 2, 3, 4), (5, 5)), ((1, 2, 3, 14), (3, 7))])
+def test_gradients_and_gradients_of_gradients(shape, kernel, algorithm):
+    x, weight, bias, _ = arguments(shape, kernel, torch.double)
+    leaves = [t.requires_grad_() for t in (x, weight, bias)]
+    assert torch.autograd.gradcheck(lambda *args: depthwise_conv2d(*args, algorithm), leaves)
+    assert torch.autograd.gradgradcheck(lambda *args: depthwise_conv2d(*args, algorithm), leaves)
+
+
+def test_an_empty_batch():
+    assert DepthwiseConv2d(3, 11)(torch.randn(0, 3, 8, 8)).shape == (0, 3, 8, 8)
+
+
+# A drop-in for nn.Conv2d
+
+
+@pytest.mark.parametrize("kernel", [11, (3, 7)])
+def test_it_is_copied_pickled_and_loaded_like_conv2d(kernel):
+    ours = DepthwiseConv2d(4, kernel)
+    theirs = nn.Conv2d(4, 4, kernel, padding="same", groups=4)
+    theirs.load_state_dict(ours.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 4, 8, 8)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        torch.testing.assert_close(twin(x), ours(x))
+    assert repr(ours) == f"DepthwiseConv2d(4, kernel_size={ours.kernel_size}, bias=True, auto)"
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "native", "swap", "toeplitz"])
+def test_autocast_computes_in_bfloat16_as_conv2d_does(algorithm):
+    x, weight, bias, grad = arguments((2, 3, 8, 8), (11, 11))
+
+    def cast(*args):
+        with torch.autocast("cpu", torch.bfloat16):
+            return depthwise_conv2d(*args, algorithm)
+
+    found = answers(cast, x, weight, bias, grad)
+    assert found[0].dtype == torch.bfloat16
+    assert found[1].dtype == found[2].dtype == torch.float32  # gradients come back in the type of what they are of
+    assert_near(found, answers(reference, x, weight, bias, grad), 1e-2)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "native", "swap"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_node_to_the_compiler_and_to_export(algorithm, layout):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.GELU(), DepthwiseConv2d(3, 11, algorithm=algorithm), nn.Flatten())
+    x = torch.randn(2, 3, 12, 12).contiguous(memory_format=LAYOUTS[layout])
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for function in (model, compiled):
+        model.zero_grad()
+        y = function(x)
+        y.square().sum().backward()
+        gradients.append([y.detach(), *(p.grad.clone() for p in model.parameters())])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x))
+
+
+# What the compiler is told about shapes and strides must be what the operators return.
+@pytest.mark.parametrize("algorithm", [*FORWARD, *INPUT_GRADIENT, *WEIGHT_GRADIENT])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_operators_keep_torchs_contract(algorithm, layout):
+    x, weight, bias, grad = (t.detach().requires_grad_() for t in arguments((2, 3, 6, 5), (7, 5), layout=layout))
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    ops = torch.ops.c2f
+    torch.library.opcheck(ops.depthwise_conv2d.default, (x, weight, bias, algorithm), test_utils=tests)
+    torch.library.opcheck(ops.depthwise_input_gradient.default, (grad, weight, algorithm), test_utils=tests)
+    torch.library.opcheck(ops.depthwise_weight_gradient.default, (x, grad, 7, 5, algorithm), test_utils=tests)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "algorithm", "sentence"),
+    [
+        ((2, 3, 8), (3, 1, 3, 3), None, "auto", r"takes x \(N, C, H, W\)"),
+        ((2, 3, 8, 8), (3, 3, 3, 3), None, "auto", r"weight \(C, 1, k_h, k_w\), not \(2, 3, 8, 8\) and \(3, 3, 3, 3\)"),
+        ((2, 3, 8, 8), (4, 1, 3, 3), None, "auto", "for other groups use torch.nn.functional.conv2d"),
+        ((2, 3, 8, 8), (3, 1, 4, 3), None, "auto", "kernel is 4 x 3; .* use odd numbers"),
+        ((2, 3, 8, 8), (3, 1, 3, 3), (4,), "auto", r"one number a channel, \(3,\), not \(4,\)"),
+        ((2, 3, 8, 8), (3, 1, 3, 3), None, "fft", "algorithm is 'fft'; use auto, native, crop"),
+    ],
+)
+def test_bad_input_is_named(x, weight, bias, algorithm, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        depthwise_conv2d(torch.zeros(x), torch.zeros(weight), None if bias is None else torch.zeros(bias), algorithm)
+
+
+def test_mixed_types_are_named():
+    with pytest.raises(ValueError, match=r"x is torch.float64 and weight torch.float32, bias torch.float32; bring"):
+        DepthwiseConv2d(2, 3)(torch.zeros(1, 2, 4, 4, dtype=torch.double))
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [((4, 4), "odd"), ((4, (3, 0)), "odd"), ((4, 3, True, "x"), "use")])
+def test_a_layer_that_cannot_be_is_refused_when_it_is_made(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DepthwiseConv2d(*arguments)
+
+
+# The convolution as a matrix
 
 
 def test_the_toeplitz_matrix_is_the_convolution():
     torch.manual_seed(0)
-    x, weight = torch.randn(1, 2, 5, 4), torch.randn(2, 1, 7, 7)
+    x, weight = torch.randn(1, 2, 5, 4), torch.randn(2, 1, 7, 3)
     y = torch.einsum("cpq,ncq->ncp", toeplitz(weight, 5, 4), x.flatten(2)).view_as(x)
-    torch.testing.assert_close(y, F.conv2d(x, weight, padding=3, groups=2))
+    torch.testing.assert_close(y, F.conv2d(x, weight, padding=(3, 1), groups=2))
 
 
 def test_a_row_of_the_toeplitz_matrix_is_the_kernel_laid_around_the_position():
@@ -83,44 +229,114 @@ def test_a_row_of_the_toeplitz_matrix_is_the_kernel_laid_around_the_position():
     assert row.tolist() == [[5, 6, 0], [8, 9, 0], [0, 0, 0]]
 
 
-def test_it_is_copied_pickled_and_loaded_like_conv2d():
-    ours, theirs = pair(4, 11)
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    x = torch.randn(1, 4, 8, 8)
-    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
-        torch.testing.assert_close(twin(x), ours(x))
+# The choice
 
 
-def test_autocast_computes_in_bfloat16_as_conv2d_does():
-    torch.manual_seed(0)
-    ours, theirs = pair(3, 11)
-    x = torch.randn(2, 3, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = ours(x)
-    assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.double(), theirs(x.double()), rtol=0.02, atol=0.02)
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Nothing chosen yet, and a cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choices.forget()
+    yield tmp_path
+    choices.forget()
 
 
-@pytest.mark.parametrize(("shape", "k"), [((2, 2, 3, 4), 5), ((1, 2, 3, 23), 7)])
-def test_gradients_of_gradients(shape, k):
-    from c2f.models.depthwise import _conv2d
+def fake_clock(monkeypatch, milliseconds):
+    """Candidates that answer at once, and a clock that says they took so long."""
+    clock = [0.0]
+    monkeypatch.setattr(choices.time, "perf_counter", lambda: clock[0])
+    calls = []
 
-    torch.manual_seed(0)
-    arguments = [torch.randn(size, dtype=torch.double, requires_grad=True) for size in (shape, (2, 1, k, k), (2,))]
-    assert torch.autograd.gradcheck(_conv2d, arguments)
-    assert torch.autograd.gradgradcheck(_conv2d, arguments)
+    def candidate(name):
+        def run():
+            calls.append(name)
+            clock[0] += milliseconds[name] / 1e3
+            return torch.zeros(())
+
+        return run
+
+    return {name: candidate(name) for name in milliseconds}, calls
 
 
-@pytest.mark.parametrize("size", [8, 12])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_one_node_to_the_compiler_and_to_export(size, layout):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.GELU(), DepthwiseConv2d(3, 11), nn.Flatten())
-    x = torch.randn(2, 3, size, size).contiguous(memory_format=layout)
-    expected = answers(model, x, torch.ones(2, 3 * size * size))
-    model.zero_grad()
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    for a, b in zip(answers(compiled, x, torch.ones(2, 3 * size * size)), expected, strict=True):
-        torch.testing.assert_close(a, b)
-    exported = torch.export.export(model, (x,)).module()
-    torch.testing.assert_close(exported(x), model(x))
+CPU = torch.device("cpu")
+
+
+def test_the_fastest_is_chosen_once_and_can_be_read(fresh, monkeypatch):
+    candidates, calls = fake_clock(monkeypatch, {"native": 9.0, "swap": 2.0, "rows": 3.0})
+    assert choices.choose("a case", candidates, CPU) == "swap"
+    calls.clear()
+    assert choices.choose("a case", candidates, CPU) == "swap"
+    assert not calls
+    assert choices.choices() == {"a case": "swap"}
+    assert choices.describe() == "a case: swap (swap 2.00, rows 3.00, native 9.00 ms)"
+
+
+def test_the_first_stays_where_the_best_is_hardly_better(fresh, monkeypatch):
+    candidates, _ = fake_clock(monkeypatch, {"native": 2.0, "swap": 1.95})
+    assert choices.choose("a case", candidates, CPU) == "native"
+
+
+def test_a_hopeless_candidate_is_not_timed_again_and_again(fresh, monkeypatch):
+    candidates, calls = fake_clock(monkeypatch, {"native": 1000.0, "swap": 1.0})
+    choices.choose("a case", candidates, CPU)
+    assert calls.count("native") == 1
+
+
+def test_a_candidate_that_cannot_run_is_out(fresh, monkeypatch):
+    candidates, _ = fake_clock(monkeypatch, {"native": 2.0, "swap": 1.0})
+    candidates["swap"] = lambda: torch.zeros(2) @ torch.zeros(3)
+    assert choices.choose("a case", candidates, CPU) == "native"
+
+
+def test_another_process_of_the_same_machine_chooses_alike(fresh, monkeypatch):
+    candidates, calls = fake_clock(monkeypatch, {"native": 9.0, "swap": 2.0})
+    choices.choose("a case", candidates, CPU)
+    calls.clear()
+    choices._memory.cache_clear()  # as in a new process
+    assert choices.choose("a case", candidates, CPU) == "swap"
+    assert not calls
+    choices.forget(everywhere=True)
+    choices._memory.cache_clear()
+    assert choices.choices() == {}
+
+
+@pytest.mark.parametrize("spoilt", ["{", "[1]", '{"x": 1}'])
+def test_a_spoilt_file_is_not_believed_and_mended(fresh, monkeypatch, spoilt):
+    (fresh / "c2f").mkdir()
+    (fresh / "c2f" / "depthwise.json").write_text(spoilt)
+    choices._memory.cache_clear()
+    candidates, _ = fake_clock(monkeypatch, {"native": 9.0, "swap": 2.0})
+    assert choices.choose("a case", candidates, CPU) == "swap"
+    choices._memory.cache_clear()
+    assert choices.known("a case") == "swap"
+
+
+def test_a_remembered_choice_is_obeyed(fresh):
+    x, weight, bias, grad = arguments((2, 3, 6, 6), (7, 7))
+    chosen = {
+        choices.case(what, x, (7, 7), torch.contiguous_format): name
+        for what, name in [("forward", "toeplitz"), ("input gradient", "pad"), ("weight gradient", "rows")]
+    }
+    choices.remember(chosen)
+    found = answers(depthwise_conv2d, x, weight, bias, grad)
+    assert choices.choices() == chosen  # nothing was timed
+    torch.testing.assert_close(found[0], FORWARD["toeplitz"](x, weight, bias), rtol=0, atol=0)
+    torch.testing.assert_close(found[1], INPUT_GRADIENT["pad"](grad, weight), rtol=0, atol=0)
+    torch.testing.assert_close(found[2], WEIGHT_GRADIENT["rows"](x, grad, (7, 7)), rtol=0, atol=0)
+
+
+def test_each_pass_has_its_choice_and_inference_times_the_forward_pass_alone(fresh):
+    layer, x = DepthwiseConv2d(2, 5), torch.randn(1, 2, 6, 6)
+    with torch.no_grad():
+        layer(x)
+    assert [name.split(",")[0] for name in choices.choices()] == ["forward"]
+    layer(x.requires_grad_()).sum().backward()
+    assert sorted(name.split(",")[0] for name in choices.choices()) == ["forward", "input gradient", "weight gradient"]
+
+
+def test_where_pytorchs_own_call_wins_it_is_the_call(fresh, monkeypatch):
+    x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
+    for what in ("forward", "input gradient", "weight gradient"):
+        choices.remember({choices.case(what, x, (3, 3), torch.contiguous_format): "native"})
+    y = depthwise_conv2d(x.requires_grad_(), weight.requires_grad_(), bias)
+    assert y.grad_fn.name() == "ConvolutionBackward0"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import c2f
+from c2f.files import write_atomically
 from c2f.training.checkpoint import (
     DIGEST_BYTES,
     MAGIC,
@@ -21,7 +22,6 @@ from c2f.training.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from c2f.training.files import write_atomically
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_weights_travel_as_safetensors_with_their_provenance(tmp_path):
     save_weights(tmp_path / "final.safetensors", model, {"data": "digits"})
     loaded = load_weights(tmp_path / "final.safetensors")
     assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
-    assert b'digits' in (tmp_path / "final.safetensors").read_bytes()[:4000]
+    assert b"digits" in (tmp_path / "final.safetensors").read_bytes()[:4000]
 
 
 def test_damaged_weights_are_refused(tmp_path):

@@ -15,20 +15,21 @@ import torch.nn.functional as F
 from torch import nn
 
 import c2f
+from c2f.device import choose_device
 from c2f.training.augment import normalize
 from c2f.training.checkpoint import CheckpointError, load_checkpoint, load_run, load_weights
 from c2f.training.data import Dataset, Split, load_dataset
-from c2f.training.device import choose_device
 from c2f.training.loop import (
     Callback,
     History,
     TrainingError,
     epoch_order,
     evaluate,
-    make_optimizer,
+    make_optimizers,
     set_drop_path,
     train,
 )
+from c2f.training.muon import Muon
 from c2f.training.recipes import Recipe
 
 # Everything that draws random numbers or keeps state between steps is on.
@@ -289,11 +290,35 @@ def test_the_average_of_the_weights_is_what_is_kept(digits):
 
 
 def test_adamw_decays_only_what_multiplies():
-    optimizer = make_optimizer(tiny(layer_scale=0.1), replace(RECIPE, optimizer="adamw"))
+    (optimizer,) = make_optimizers(tiny(layer_scale=0.1), replace(RECIPE, optimizer="adamw"))
     decayed, free = (group["params"] for group in optimizer.param_groups)
     assert {p.ndim for p in decayed} == {2, 4}
     assert {p.ndim for p in free} == {1}
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
+
+
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest():
+    model = tiny()
+    muon, adamw = make_optimizers(model, replace(RECIPE, optimizer="muon", lr=1e-3, muon_lr=0.03))
+    names = {id(p): name for name, p in model.named_parameters()}
+    taken = {names[id(p)] for p in muon.param_groups[0]["params"]}
+    assert {"stages.0.blocks.0.convmod.proj.weight", "stages.1.downsample.1.weight"} <= taken
+    assert not {"stem.weight", "head.fc.weight", "stages.0.blocks.0.convmod.a.2.weight"} & taken
+    rest = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert taken | rest == set(names.values())
+    assert not taken & rest
+    assert (muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"]) == (0.03, 1e-3)
+
+
+def test_every_group_follows_the_schedule(digits):
+    rates = []
+    with_muon = replace(RECIPE, epochs=1, optimizer="muon", lr=1e-3, muon_lr=0.02, schedule="linear")
+    real = Muon.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Muon, "step", lambda self: (rates.append(self.param_groups[0]["lr"]), real(self))[1])
+        run(digits, recipe=with_muon)
+    steps = len(rates)
+    assert rates == pytest.approx([20 * with_muon.learning_rate(step, steps) for step in range(steps)])
 
 
 def test_drop_path_is_the_recipes_or_the_models():
