@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from c2f.training.recipes import RECIPES, Recipe
 if TYPE_CHECKING:
     from torch import nn
 
-    from c2f.report import Conditions
+    from c2f.bench.measure import Conditions
     from c2f.training.checkpoint import Run
 
 EXIT_OK, EXIT_NOT_READY, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -235,16 +235,81 @@ class Compare:
 
     def _conditions(self, runs: Sequence["Run"]) -> "Conditions":
         from c2f import report
+        from c2f.bench.measure import Conditions
         from c2f.device import choose_device, choose_precision
 
         device, first = choose_device(self.device), report.recipe_of(runs[0])
-        return report.Conditions(
+        return Conditions(
             device,
             batch_size=self.batch_size or (64 if device.type == "cpu" else 256),
             precision=choose_precision(self.precision or first.precision, device),
             channels_last=first.channels_last if self.channels_last is None else self.channels_last,
             rounds=self.rounds,
         )
+
+
+@dataclass
+class Bench:
+    """Measure this machine: the depthwise convolution, a training step, inference or augmentation, each against others.
+
+    Prints a table, writes the figures as JSON, and for the depthwise convolution draws the roofline as PNG.
+    """
+
+    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "data"]]
+    """What to measure."""
+    device: str | None = None
+    """cuda, mps or cpu; by default the best one there is."""
+    threads: int | None = None
+    """How many threads PyTorch may use; by default as many as it chooses."""
+    precision: Literal["float32", "bf16", "auto"] = "auto"
+    """float32 alone, or bf16 as well; auto adds bf16 where this machine is faster in it."""
+    compile: bool | None = None
+    """Measure torch.compile as well; by default on a GPU."""
+    batch_size: int = 64
+    """Images of one step."""
+    rounds: int = 5
+    """How often each contender is timed, in turn."""
+    out: Path = Path("data", "results", "bench")
+    """The folder for the JSON and the PNG."""
+
+    def run(self) -> int:
+        from c2f.bench.measure import Conditions
+        from c2f.bench.suites import SUITES
+        from c2f.device import choose_device, choose_precision
+        from c2f.files import write_json
+        from c2f.report import markdown_table
+
+        _use_threads(self.threads)
+        device = choose_device(self.device)
+        conditions = Conditions(
+            device,
+            batch_size=self.batch_size,
+            precision=choose_precision(self.precision, device),
+            compile=device.type == "cuda" if self.compile is None else self.compile,
+            rounds=self.rounds,
+        )
+        for one in self._alone(conditions):
+            result = SUITES[self.what](one)
+            file = self.out / f"{self.what}-{device.type}{'-bf16' * (one.precision == 'bf16')}.json"
+            command = shlex.join(["c2f", "bench", self.what, "--device", device.type, "--precision", one.precision])
+            result.notes.append(f"This table again: `{command}`")
+            content = result.as_json(one)
+            write_json(file, content)
+            print(f"**{result.title}**\n")
+            print(markdown_table(result.header, result.rows), "", *(f"* {note}" for note in result.notes), "", sep="\n")
+            if self.what == "depthwise":
+                from c2f.bench.roofline import roofline
+
+                figure = roofline(content)
+                figure.savefig(file.with_suffix(".png"), dpi=150, metadata={"Description": figure.describe})
+            print(f"The figures are in {file}.", file=sys.stderr)
+        return EXIT_OK
+
+    def _alone(self, conditions: "Conditions") -> list["Conditions"]:
+        """One table a precision where they would not fit into one."""
+        if self.what != "depthwise" or conditions.precision == "float32":
+            return [conditions]
+        return [replace(conditions, precision="float32"), conditions]
 
 
 @dataclass
@@ -325,7 +390,15 @@ class Doctor:
         return EXIT_OK if all(finding.ok for finding in findings if finding.essential) else EXIT_NOT_READY
 
 
-COMMANDS = {"train": Train, "evaluate": Evaluate, "compare": Compare, "list": List, "data": Data, "doctor": Doctor}
+COMMANDS = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "bench": Bench,
+    "list": List,
+    "data": Data,
+    "doctor": Doctor,
+}
 
 
 def parse(arguments: Sequence[str]) -> Any:

@@ -6,22 +6,19 @@ Accuracy is that of the last epoch, never of the best one.
 
 import shlex
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm.auto import tqdm
+from torch import nn
 
-from c2f.device import describe_hardware, describe_versions
+from c2f.bench.measure import Conditions, forward_pass, in_turn, say_threads, say_versions, training_step
 from c2f.models import create_model
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
 from c2f.training.checkpoint import Run, load_run
-from c2f.training.loop import make_optimizer, set_drop_path
 from c2f.training.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -139,38 +136,11 @@ def training_command(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """How speed is measured; one and the same for all models of a table."""
-
-    device: torch.device
-    batch_size: int = 64
-    precision: str = "float32"
-    channels_last: bool = False
-    rounds: int = 5
-
-    def __str__(self) -> str:
-        machine, versions = describe_hardware(self.device), describe_versions()
-        layout = "channels_last" if self.channels_last else "NCHW"
-        return (
-            f"{machine['name']} ({machine['device']}), {say_threads(machine)} on {machine['cores']} cores, "
-            f"{self.precision}, {layout}, batch {self.batch_size}; {say_versions(versions)}"
-        )
-
-
-@dataclass(frozen=True)
 class Speed:
     """Images per second, a figure a round."""
 
     train: tuple[float, ...]
     inference: tuple[float, ...]
-
-
-def say_versions(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def say_threads(hardware: dict[str, Any]) -> str:
-    return f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
 
 
 def spread(rates: Sequence[float]) -> str:
@@ -188,50 +158,13 @@ def measure_speed(
     In turn, because a machine that grows warm or busy half-way would otherwise favour whoever came first. A
     training step is forward, loss, backward and the recipe's optimizer, on images that are on the device already.
     """
-    layout = torch.channels_last if conditions.channels_last else torch.contiguous_format
-    x = torch.randn(conditions.batch_size, 3, *size, device=conditions.device).contiguous(memory_format=layout)
-    models = [model.to(conditions.device, memory_format=layout) for model in models]
-    train = [_training_step(model, recipe, x, conditions) for model, recipe in zip(models, recipes, strict=True)]
-    infer = [_forward_pass(model, x, conditions) for model in models]
-    return [Speed(*rates) for rates in zip(_in_turn(train, conditions), _in_turn(infer, conditions), strict=True)]
-
-
-def _training_step(model: nn.Module, recipe: Recipe, x: Tensor, conditions: Conditions) -> Callable[[], None]:
-    set_drop_path(model, recipe.drop_path)
-    optimizer = make_optimizer(model, recipe)
-    targets = torch.zeros(len(x), dtype=torch.long, device=x.device)
-
-    def step() -> None:
-        model.train()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
-            logits = model(x)
-        optimizer.zero_grad()
-        F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing).backward()
-        optimizer.step()
-
-    return step
-
-
-def _forward_pass(model: nn.Module, x: Tensor, conditions: Conditions) -> Callable[[], None]:
-    @torch.inference_mode()
-    def step() -> None:
-        model.eval()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
-            model(x)
-
-    return step
-
-
-def _in_turn(steps: Sequence[Callable[[], None]], conditions: Conditions) -> list[tuple[float, ...]]:
-    """Images per second of each step in each round; every timing begins with a call that is not counted."""
-    from torch.utils.benchmark import Timer  # it waits for the device, and keeps Python's garbage collector out
-
-    timers = [Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads()) for step in steps]
-    rates: list[list[float]] = [[] for _ in steps]
-    for _ in tqdm(range(conditions.rounds), desc="measuring", unit="round", leave=False):
-        for timer, rate in zip(timers, rates, strict=True):
-            rate.append(conditions.batch_size / timer.blocked_autorange(min_run_time=0.1).median)
-    return [tuple(rate) for rate in rates]
+    train = [training_step(model, recipe, size, conditions) for model, recipe in zip(models, recipes, strict=True)]
+    infer = [forward_pass(model, size, conditions) for model in models]
+    rates = (
+        [tuple(conditions.batch_size / second for second in seconds) for seconds in taken.values()]
+        for taken in (in_turn(dict(enumerate(steps)), conditions.rounds) for steps in (train, infer))
+    )
+    return [Speed(*pair) for pair in zip(*rates, strict=True)]
 
 
 # ---- Comparison

@@ -47,8 +47,8 @@ def choose(name: str, candidates: Mapping[str, Callable[[], Tensor]], device: to
 
     A candidate that raises RuntimeError, for want of memory or of support for a type, is out of the running.
     """
-    if (algorithm := known(name)) in candidates:
-        return algorithm
+    if (before := known(name)) in candidates:
+        return before
     seconds = _measure(candidates, device)
     first = next(iter(candidates))
     best = min(seconds, key=seconds.__getitem__, default=first)

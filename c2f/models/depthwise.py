@@ -53,7 +53,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     _check(x, weight, bias, algorithm)
-    if _is_native(x, weight, algorithm):
+    if _is_native(x, weight, bias, algorithm):
         return _native(x, weight, bias)
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return _conv2d(x, weight, bias, algorithm)
@@ -202,30 +202,37 @@ _weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_sav
 # Which algorithm
 
 
-def _is_native(x: Tensor, weight: Tensor, algorithm: str) -> bool:
+def _is_native(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> bool:
     """Whether every pass that there will be is known to be PyTorch's own, so that its call is the whole answer."""
     if algorithm == "native" or x.is_meta or not x.numel():
         return True
     if algorithm != "auto" or torch.compiler.is_compiling():
         return False
-    passes = ["forward"]
-    if torch.is_grad_enabled():
-        passes += ["input gradient"] * x.requires_grad + ["weight gradient"] * weight.requires_grad
-    kernel, layout = tuple(weight.shape[2:]), _layout(x)
-    return all(known(case(what, x, kernel, layout)) == "native" for what in passes)
+    # All that will be needed is chosen before anything is computed, so that the first call rounds as the next ones do.
+    kernel = tuple(weight.shape[2:])
+    chosen = [_fastest("forward", FORWARD, (x, weight, bias), kernel)]
+    if torch.is_grad_enabled() and x.requires_grad:
+        chosen.append(_fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel))
+    if torch.is_grad_enabled() and weight.requires_grad:
+        chosen.append(_fastest("weight gradient", WEIGHT_GRADIENT, (x, x, kernel), kernel))
+    return all(name == "native" for name in chosen)
 
 
 def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tuple, kernel: tuple[int, int]) -> str:
-    """Of the algorithms in a table, those that make sense for such a case are timed, unless they were before."""
+    """The algorithm for such a case; where it is new, those of the table that make sense are timed."""
     x = arguments[0]
+    name = case(what, x, kernel, _layout(x))
+    if (algorithm := known(name)) in table:
+        return algorithm
     height, width = x.shape[2:]
     idle = set()
     if height * width > TOEPLITZ_POSITIONS:
         idle.add("toeplitz")
     if kernel[0] < 2 * height and kernel[1] < 2 * width:
         idle.add("crop")
+    arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
     candidates = {name: lambda f=f: f(*arguments) for name, f in table.items() if name not in idle}
-    return choose(case(what, x, kernel, _layout(x)), candidates, x.device)
+    return choose(name, candidates, x.device)
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:

@@ -1,0 +1,1 @@
+"""How fast this kit is on this machine, against what else one would use: `c2f bench`."""

@@ -1,0 +1,443 @@
+"""The four benchmarks: the depthwise convolution, a training step, inference, augmentation.
+
+Each measures its contenders in turn in one process, beside the machine's own limits, and gives a table for people and
+records for machines.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from c2f.bench.measure import (
+    Conditions,
+    bandwidth,
+    forward_pass,
+    in_turn,
+    limits,
+    peak,
+    peak_memory,
+    say_machine,
+    say_versions,
+    training_step,
+)
+from c2f.bench.plain import PlainConv2Former
+from c2f.device import describe_hardware, describe_versions
+from c2f.models import create_model
+from c2f.models.choices import choices, forget
+from c2f.models.cost import multiply_adds
+from c2f.models.depthwise import depthwise_conv2d
+from c2f.training.augment import Augment
+from c2f.training.recipes import laptop, seed
+
+SIZE = (32, 32)
+# Channels and side of the seed model's four stages.
+MAPS = ((512, 4), (256, 8), (128, 16), (64, 32))
+KERNEL = 11
+
+
+@dataclass
+class Result:
+    """A table, and what a program would want of it."""
+
+    title: str
+    header: Sequence[str]
+    rows: list[Sequence[str]]
+    records: list[dict[str, Any]]
+    notes: list[str]
+    limits: dict[str, float] = field(default_factory=dict)
+    """Operations a second by type, and bytes a second as "copy"."""
+
+    def as_json(self, conditions: Conditions) -> dict[str, Any]:
+        return {
+            "title": self.title,
+            "conditions": {**asdict(conditions), "device": conditions.device.type},
+            "hardware": describe_hardware(conditions.device),
+            "versions": describe_versions(),
+            "limits": self.limits,
+            "records": self.records,
+            "notes": self.notes,
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def middle(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds)
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Median (lowest–highest) in milliseconds."""
+    return "{:.3g} ({:.3g}–{:.3g})".format(*(1e3 * f(seconds) for f in (statistics.median, min, max)))
+
+
+def rate(seconds: Sequence[float], count: int) -> str:
+    """Median (lowest–highest) of images a second."""
+    return "{:.3g} ({:.3g}–{:.3g})".format(*(count / f(seconds) for f in (statistics.median, max, min)))
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.3g}×"
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _limits_of(seconds: dict[str, list[float]]) -> dict[str, float]:
+    found = {name.split(", ")[1]: peak(s) for name, s in seconds.items() if name.startswith("matrix product")}
+    return {**found, "copy": bandwidth(seconds["copy"])}
+
+
+def _say_limits(found: dict[str, float]) -> str:
+    products = ", ".join(f"{value / 1e9:,.0f} GFLOP/s in {name}" for name, value in found.items() if name != "copy")
+    copy = f"copy {found['copy'] / 1e9:.0f} GB/s"
+    return f"The machine's limits, measured in the same run: matrix product {products}; {copy}."
+
+
+def _say_conditions(conditions: Conditions, what: str) -> str:
+    return (
+        f"{say_machine(conditions.device)}; {say_versions()}. {what}; the contenders in turn, median "
+        f"(lowest–highest) of {conditions.rounds} rounds."
+    )
+
+
+# ---- The depthwise convolution
+
+
+def depthwise(conditions: Conditions) -> Result:
+    """Forward and backward of the 11×11 depthwise convolution at the seed model's four stages, against `F.conv2d`."""
+    forget()  # what was timed on another day, on a busier machine perhaps, is timed anew
+    n, dtype = conditions.batch_size, _dtype(conditions.precision)
+    contenders: dict[str, Callable[[], object]] = dict(limits(conditions.device, {torch.float32, dtype}))
+    for c, side in MAPS:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            for name, function in (("conv2d", _conv2d), ("c2f", depthwise_conv2d)):
+                key = _key(name, c, side, layout)
+                contenders[key] = _forward_and_backward(function, (n, c, side, side), dtype, layout, conditions)
+    seconds = in_turn(contenders, conditions.rounds)
+    rows, records = [], []
+    gains: list[float] = []
+    for c, side in MAPS:
+        ours, theirs = (
+            {layout: seconds[_key(name, c, side, layout)] for layout in (torch.contiguous_format, torch.channels_last)}
+            for name in ("c2f", "conv2d")
+        )
+        nchw, last = torch.contiguous_format, torch.channels_last
+        best = min(ours.values(), key=middle)
+        gains.append(middle(theirs[last]) / middle(best))
+        rows.append(
+            (
+                f"{c}×{side}×{side}", milliseconds(theirs[nchw]), milliseconds(theirs[last]),
+                milliseconds(ours[nchw]), milliseconds(ours[last]),
+                times(middle(theirs[nchw]) / middle(ours[nchw])), times(gains[-1]),
+            )
+        )  # fmt: skip
+        for name, by_layout in (("conv2d", theirs), ("c2f", ours)):
+            for layout, s in by_layout.items():
+                records.append(
+                    {
+                        "what": name, "channels": c, "side": side, "layout": str(layout).removeprefix("torch."),
+                        "seconds": s, **_work(n, c, side, dtype),
+                    }
+                )  # fmt: skip
+    found = _limits_of(seconds)
+    return Result(
+        f"Depthwise convolution {KERNEL}×{KERNEL}, forward and backward, batch {n}, {conditions.precision}, in ms",
+        ("map", "conv2d NCHW", "conv2d channels_last", "c2f NCHW", "c2f channels_last", "NCHW, gain", "best, gain"),
+        rows,
+        records,
+        [
+            _say_conditions(conditions, "`F.conv2d(groups=channels)` against `depthwise_conv2d`, all gradients"),
+            f"The last column sets c2f's better layout against `conv2d` in channels_last; geometric mean "
+            f"{times(math.prod(gains) ** (1 / len(gains)))}.",
+            _say_limits(found),
+            "Chosen: " + "; ".join(sorted(f"{case}: {name}" for case, name in _chosen(n, dtype))) + ".",
+        ],
+        found,
+    )
+
+
+def _key(name: str, c: int, side: int, layout: torch.memory_format) -> str:
+    return f"{name} {c} {side} {layout}"
+
+
+def _chosen(n: int, dtype: torch.dtype) -> list[tuple[str, str]]:
+    kind = f"kernel {KERNEL}x{KERNEL}, {dtype}, ".replace("torch.", "")
+    shapes = [f"{n}x{c}x{side}x{side}, " for c, side in MAPS]
+    return [
+        (case.replace(kind, "").rpartition(", ")[0], name)
+        for case, name in choices().items()
+        if kind in case and any(shape in case for shape in shapes)
+    ]
+
+
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv2d(x, weight, bias, padding=KERNEL // 2, groups=x.shape[1])
+
+
+def _forward_and_backward(
+    function: Callable[[Tensor, Tensor, Tensor], Tensor],
+    shape: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    conditions: Conditions,
+) -> Callable[[], None]:
+    x, grad = torch.randn(2, *shape, device=conditions.device, dtype=dtype)
+    x, grad = x.contiguous(memory_format=layout).requires_grad_(), grad.contiguous(memory_format=layout)
+    weight = torch.randn(shape[1], 1, KERNEL, KERNEL, device=conditions.device, dtype=dtype, requires_grad=True)
+    bias = torch.randn(shape[1], device=conditions.device, dtype=dtype, requires_grad=True)
+
+    def step() -> None:
+        x.grad = weight.grad = bias.grad = None
+        function(x, weight, bias).backward(grad)
+
+    return step
+
+
+def _work(n: int, c: int, side: int, dtype: torch.dtype) -> dict[str, float]:
+    """Operations of the three passes, taps outside the image left out, and the bytes that must move at least."""
+    offsets = sum(max(0, side - abs(d)) for d in range(-(KERNEL // 2), KERNEL // 2 + 1))
+    return {
+        "operations": 3 * 2 * n * c * offsets**2,
+        "bytes": 6 * n * c * side**2 * dtype.itemsize,  # forward x, y; input gradient g, x'; weight gradient x, g
+    }
+
+
+# ---- Models
+
+
+def contenders_at_32(conditions: Conditions) -> dict[str, tuple[Callable[[], nn.Module], Conditions]]:
+    """What `train` and `infer` measure, with its setting: the plain port, this kit's model, torchvision's Swin-T."""
+    nchw, last = replace(conditions, channels_last=False), replace(conditions, channels_last=True)
+    found = {
+        "plain port": (PlainConv2Former, nchw),
+        "plain port, channels_last": (PlainConv2Former, last),
+        "conv2former_n_cifar, NCHW": (_seed_model, nchw),
+        "conv2former_n_cifar": (_seed_model, last),
+        "swin_t": (_swin, nchw),
+    }
+    if conditions.precision == "float32":
+        return found
+    halves = {f"{name}, bf16": made for name, made in found.items() if "NCHW" not in name}
+    single = {name: (make, replace(c, precision="float32")) for name, (make, c) in found.items()}
+    if conditions.compile:
+        compiled = {f"{name}, compiled": (make, replace(c, compile=True)) for name, (make, c) in halves.items()}
+        halves = {name: (make, replace(c, compile=False)) for name, (make, c) in halves.items()} | compiled
+    return {name: (make, replace(c, compile=False)) for name, (make, c) in single.items()} | halves
+
+
+def _seed_model() -> nn.Module:
+    return create_model("conv2former_n_cifar")
+
+
+def _swin() -> nn.Module:
+    return create_model("swin_t")
+
+
+def train(conditions: Conditions) -> Result:
+    """A training step of the seed model against its plain port and Swin-T, with memory and the share of the peak."""
+    contenders = contenders_at_32(conditions)
+    steps = {name: training_step(make(), seed(), SIZE, c) for name, (make, c) in contenders.items()}
+    seconds = in_turn(
+        {**limits(conditions.device, {torch.float32, _dtype(conditions.precision)}), **steps}, conditions.rounds
+    )
+    found = _limits_of(seconds)
+    memory = {name: _memory_of_training(make, c) for name, (make, c) in contenders.items()}
+    cost = {make: multiply_adds(make(), SIZE).nominal for make, _ in contenders.values()}
+    rows, records = [], []
+    for name, (make, c) in contenders.items():
+        floor = 6 * cost[make] * c.batch_size / found[str(_dtype(c.precision)).removeprefix("torch.")]
+        rows.append(
+            (
+                name, rate(seconds[name], c.batch_size), _against("plain port", name, seconds),
+                _against("swin_t", name, seconds), f"{100 * floor / middle(seconds[name]):.0f} %",
+                "not measured" if memory[name] is None else f"{memory[name] / 2**20:,.0f}",
+            )
+        )  # fmt: skip
+        records.append(
+            {
+                "what": name, "setting": c.setting, "seconds": seconds[name], "batch": c.batch_size,
+                "share_of_peak": floor / middle(seconds[name]), "peak_memory": memory[name],
+            }
+        )  # fmt: skip
+    return Result(
+        f"Training step at 32×32, batch {conditions.batch_size}",
+        ("model", "images/s", "of plain port", "of swin_t", "of the product's peak", "peak memory, MiB"),
+        rows,
+        records,
+        [
+            _say_conditions(conditions, "Forward, loss, backward and Adam, images on the device, recipe `seed`"),
+            "Of the peak: the time that 6 operations a nominal multiply-add and image would take at the speed of a "
+            "large matrix product of that type, as a share of the time taken.",
+            "Memory: what three steps add to a fresh process at most, model and optimizer included.",
+            _say_limits(found),
+        ],
+        found,
+    )
+
+
+def _memory_of_training(make: Callable[[], nn.Module], conditions: Conditions) -> int | None:
+    if conditions.device.type == "cpu":
+        return peak_memory(_make_training_step, make, conditions)
+    if conditions.device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step = training_step(make(), seed(), SIZE, conditions)
+    for _ in range(3):
+        step()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _make_training_step(make: Callable[[], nn.Module], conditions: Conditions) -> Callable[[], None]:
+    return training_step(make(), seed(), SIZE, conditions)
+
+
+def infer(conditions: Conditions) -> Result:
+    """Forward passes of a batch and of one image, against the plain port and Swin-T."""
+    contenders = contenders_at_32(conditions)
+    seconds = {}
+    batches = (conditions.batch_size, 1)
+    for batch in batches:
+        steps = {
+            name: forward_pass(make(), SIZE, replace(c, batch_size=batch)) for name, (make, c) in contenders.items()
+        }
+        seconds[batch] = in_turn(steps, conditions.rounds)
+    rows = [
+        (
+            name, rate(seconds[batches[0]][name], batches[0]), _against("plain port", name, seconds[batches[0]]),
+            milliseconds(seconds[1][name]), _against("plain port", name, seconds[1]),
+        )
+        for name in contenders
+    ]  # fmt: skip
+    records = [
+        {"what": name, "setting": c.setting, "batch": batch, "seconds": seconds[batch][name]}
+        for batch in batches
+        for name, (_, c) in contenders.items()
+    ]
+    return Result(
+        "Inference at 32×32",
+        ("model", f"batch {batches[0]}, images/s", "of plain port", "one image, ms", "of plain port"),
+        rows,
+        records,
+        [_say_conditions(conditions, "Forward pass in inference mode, images on the device")],
+    )
+
+
+def _against(base: str, name: str, seconds: dict[str, list[float]]) -> str:
+    return times(middle(seconds[base]) / middle(seconds[name]))
+
+
+# ---- Augmentation
+
+
+def data(conditions: Conditions) -> Result:
+    """The seed recipe's augmentation, against torchvision's transforms image by image and the mini model's step."""
+    n = conditions.batch_size
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (n, 3, *SIZE), dtype=torch.uint8, device=conditions.device)
+    labels = torch.zeros(n, dtype=torch.long, device=conditions.device)
+    augment = Augment(seed(), SIZE, 10)
+    mini = training_step(
+        create_model("conv2former_mini_cifar"), laptop(), SIZE, replace(conditions, channels_last=True)
+    )
+    workers = torch.get_num_threads() if conditions.device.type == "cpu" else describe_hardware()["cores"]
+    with PerImage(pixels.cpu(), workers) as per_image:
+        seconds = in_turn(
+            {
+                "c2f, in batches on the device": lambda: augment(pixels, labels),
+                f"torchvision on PIL images, {workers} processes": per_image,
+                "conv2former_mini_cifar, training step": mini,
+            },
+            conditions.rounds,
+        )
+    ours, theirs, step = seconds.values()
+    counts = (n, per_image.count, n)
+    rows = [
+        (name, rate(s, count), f"{1e6 * middle(s) / count:.3g}")
+        for (name, s), count in zip(seconds.items(), counts, strict=True)
+    ]
+    gain = middle(theirs) / per_image.count / (middle(ours) / n)
+    records = [
+        {"what": name, "images": count, "seconds": s} for (name, s), count in zip(seconds.items(), counts, strict=True)
+    ]
+    return Result(
+        "Augmentation of 32×32 images, recipe `seed`",
+        ("what", "images/s", "µs an image"),
+        rows,
+        records,
+        [
+            _say_conditions(conditions, f"Batches of {n}, {conditions.precision}"),
+            f"In batches it is {times(gain)} as fast as image by image on as many processes, and takes "
+            f"{100 * middle(ours) / middle(step):.1f} % of the mini model's training step.",
+        ],
+    )
+
+
+class PerImage:
+    """The usual way: a DataLoader whose processes run torchvision's transforms on one PIL image after another.
+
+    A call goes through `count` images; the processes stay, as they do in a long training.
+    """
+
+    def __init__(self, pixels: Tensor, workers: int, count: int = 1024) -> None:
+        from torch.utils.data import DataLoader
+
+        self.count = count
+        self.loader = DataLoader(
+            _PilImages(pixels, count), batch_size=len(pixels), num_workers=workers, persistent_workers=True
+        )
+
+    def __enter__(self) -> "PerImage":
+        self()  # starts the processes
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loader._iterator = None  # ends them
+
+    def __call__(self) -> None:
+        for _ in self.loader:
+            pass
+
+
+class _PilImages(torch.utils.data.Dataset):
+    def __init__(self, pixels: Tensor, count: int) -> None:
+        from torchvision import transforms as T
+
+        recipe, to_pil = seed(), T.ToPILImage()
+        self.images = [to_pil(image) for image in pixels]
+        self.count = count
+        jitter = recipe.color_jitter
+        self.transform = T.Compose(
+            [
+                T.Resize(SIZE),
+                T.ColorJitter(jitter, jitter, jitter),
+                T.RandomResizedCrop(SIZE, scale=(recipe.crop_scale, 1.0)),
+                T.RandomHorizontalFlip(recipe.flip),
+                T.RandomRotation(recipe.rotation),
+                T.ToTensor(),
+                T.RandomErasing(recipe.erasing),
+                T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(self.images[index % len(self.images)])
+
+
+SUITES: dict[str, Callable[[Conditions], Result]] = {
+    "depthwise": depthwise,
+    "train": train,
+    "infer": infer,
+    "data": data,
+}

@@ -1,0 +1,84 @@
+"""`c2f bench`: each suite runs, says what it measured on what, and leaves figures that a program can read."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from c2f import cli
+from c2f.bench import measure, suites
+from c2f.models import create_model
+
+
+def tiny_seed_model():
+    return create_model("conv2former_n_cifar", dims=(8, 16), depths=(1, 1))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(measure, "PRODUCT", 64)
+    monkeypatch.setattr(measure, "COPIED", 2**20)
+    monkeypatch.setattr(suites, "MAPS", ((4, 4), (2, 8)))
+    monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
+    real = suites.contenders_at_32
+    monkeypatch.setattr(
+        suites,
+        "contenders_at_32",
+        lambda c: {name: (tiny_seed_model, setting) for name, (_, setting) in real(c).items()},
+    )
+
+
+def bench(tmp_path, capsys, what, *flags):
+    command = ["bench", what, "--device", "cpu", "--batch-size", "2", "--rounds", "2", "--out", str(tmp_path), *flags]
+    assert cli.main(command) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["train", "infer", "data"])
+def test_each_suite_prints_a_table_and_writes_its_figures(what, tmp_path, capsys):
+    out = bench(tmp_path, capsys, what, "--precision", "float32")
+    assert "median (lowest–highest) of 2 rounds" in out and "torch" in out and "thread" in out
+    assert f"`c2f bench {what} --device cpu --precision float32`" in out
+    written = json.loads((tmp_path / f"{what}-cpu.json").read_text())
+    assert written["conditions"]["batch_size"] == 2
+    assert written["hardware"]["threads"] == torch.get_num_threads()
+    assert all(len(record["seconds"]) == 2 for record in written["records"])
+    table = [line for line in out.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len({record["what"] for record in written["records"]})
+
+
+def test_the_depthwise_suite_draws_its_roofline(tmp_path, capsys):
+    out = bench(tmp_path, capsys, "depthwise", "--precision", "float32")
+    written = json.loads((tmp_path / "depthwise-cpu.json").read_text())
+    assert len(written["records"]) == 8  # two maps, two layouts, theirs and ours
+    assert set(written["limits"]) == {"float32", "copy"}
+    assert "GFLOP/s in float32" in out and "geometric mean" in out and "weight gradient, 2x4x4x4" in out
+    with Image.open(tmp_path / "depthwise-cpu.png") as picture:
+        assert "c2f, channels_last: 4×4" in picture.text["Description"]
+
+
+def test_bf16_is_measured_beside_float32(tmp_path, capsys):
+    out = bench(tmp_path, capsys, "train", "--precision", "bf16")
+    rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:]
+    assert rows[:2] == ["plain port", "plain port, channels_last"]
+    assert {"plain port, bf16", "conv2former_n_cifar, bf16", "swin_t, bf16"} <= set(rows)
+    written = json.loads((tmp_path / "train-cpu-bf16.json").read_text())
+    assert set(written["limits"]) == {"float32", "bfloat16", "copy"}
+    settings = {record["what"]: record["setting"] for record in written["records"]}
+    assert settings["conv2former_n_cifar"] == "float32, channels_last"
+    assert settings["conv2former_n_cifar, bf16"] == "bf16, channels_last"
+
+
+def test_compiled_rows_are_added_where_asked_for():
+    conditions = measure.Conditions(torch.device("cpu"), precision="bf16", compile=True)
+    settings = {name: setting.setting for name, (_, setting) in suites.contenders_at_32(conditions).items()}
+    assert settings["conv2former_n_cifar, bf16, compiled"] == "bf16, channels_last, compiled"
+    assert sum("compiled" in name for name in settings) == sum(name.endswith("bf16") for name in settings)
+
+
+# By hand: a 3-wide map sees of an 11-wide kernel offsets -2 to 2, which meet 1, 2, 3, 2, 1 positions.
+def test_operations_count_only_the_taps_that_meet_the_image():
+    work = suites._work(n=2, c=5, side=3, dtype=torch.float32)
+    assert work["operations"] == 3 * 2 * 2 * 5 * 9**2
+    assert work["bytes"] == 6 * 2 * 5 * 9 * 4
