@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from c2f.models.depthwise import DepthwiseConv2d
+from c2f.models.pointwise import PointwiseConv2d
 
 Stem = Literal["pointwise", "patch", "conv"]
 DownsampleNorm = Literal["group", "layer"]
@@ -75,12 +76,12 @@ class ConvMod(nn.Module):
         super().__init__()
         self.norm = LayerNorm2d(dim)
         self.a = nn.Sequential(
-            nn.Conv2d(dim, dim, 1),
+            PointwiseConv2d(dim, dim),
             nn.GELU(),
             DepthwiseConv2d(dim, kernel_size),
         )
-        self.v = nn.Conv2d(dim, dim, 1)
-        self.proj = nn.Conv2d(dim, dim, 1)
+        self.v = PointwiseConv2d(dim, dim)
+        self.proj = PointwiseConv2d(dim, dim)
         self.fusion: Fusion = fusion
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,14 +104,14 @@ class ConvMlp(nn.Module):
         super().__init__()
         hidden = int(dim * ratio)
         self.norm = LayerNorm2d(dim)
-        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.fc1 = PointwiseConv2d(dim, hidden)
         self.pos = DepthwiseConv2d(hidden, 3)
-        self.fc2 = nn.Conv2d(hidden, dim, 1)
+        self.fc2 = PointwiseConv2d(hidden, dim)
         self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.fc1(self.norm(x)))
-        x = x + self.act(self.pos(x))
+        x = self.act(self.pos(x)).add_(x)  # in place, since a new map costs more than the sum
         return self.fc2(x)
 
 

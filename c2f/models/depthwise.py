@@ -5,6 +5,7 @@ for the weight gradient of a filter wider than 3. The same sums can be had in ot
 
 * "native": PyTorch's own call.
 * "crop": the same without the taps that can never land inside the image; a 4 x 4 map sees 7 x 7 of an 11 x 11 filter.
+* "flip": the input gradient as what it is, a forward pass with the filter turned around.
 * "pad": the zeros are laid around the image first; padding of 7 and more throws oneDNN off its fast path.
 * "relaid": the same in the other memory format, there and back.
 * "toeplitz": on a small map the convolution is a matrix. Row p of channel c's HW x HW matrix holds the filter laid
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from c2f.models.choices import case, choose, known
 
-Algorithm = Literal["auto", "native", "crop", "pad", "relaid", "toeplitz", "swap", "rows"]
+Algorithm = Literal["auto", "native", "crop", "flip", "pad", "relaid", "toeplitz", "swap", "rows"]
 
 TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
 
@@ -326,6 +327,7 @@ def _native_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 INPUT_GRADIENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "native": _native_input_gradient,
     "crop": lambda grad, weight: _native_input_gradient(grad, _cropped(weight, *grad.shape[2:])),
+    "flip": lambda grad, weight: _crop(grad, weight.flip(2, 3)),
     "pad": lambda grad, weight: _pad(grad, weight.flip(2, 3)),
     "relaid": lambda grad, weight: _native_input_gradient(_relaid(grad), _cropped(weight, *grad.shape[2:])),
     "toeplitz": lambda grad, weight: _toeplitz_product(grad, weight.flip(2, 3)),
