@@ -186,6 +186,44 @@ def _load_checkpointed(run: "Run", source: Path) -> "nn.Module":
 
 
 @dataclass
+class Export:
+    """Keep a run's final weights for others: half precision, with where they are from, as `create_model` loads them.
+
+    They are asked about the run's test images before and after, and what they answer is kept with them.
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """A finished run's folder."""
+    weights: str | None = None
+    """What `create_model(…, weights=…)` will call them; the data set's name where it is not given."""
+
+    def run(self) -> int:
+        _check_exists(self.run_folder)
+        from c2f import report
+        from c2f.models import create_model
+        from c2f.models.weights import save_half, weights_folder
+        from c2f.training.data import load_dataset
+        from c2f.training.loop import evaluate
+
+        run = report.load_finished(self.run_folder)
+        recipe, described, name = report.recipe_of(run), run.recipe["data"], run.recipe["model"]
+        data = load_dataset(described["name"], image_size=report.image_size(run)[0])
+        settings = {"precision": recipe.precision, "channels_last": recipe.channels_last}
+        trained = evaluate(run.load_model("final"), data.test, **settings)
+        weights = self.weights or data.name
+        path = weights_folder() / f"{name}-{weights}.safetensors"
+        provenance = {**run.summary, **run.recipe, "command": report.training_command(run)}
+        save_half(path, run.load_model("final"), provenance)
+        loaded = create_model(name, weights=weights, **run.recipe["overrides"])
+        kept = evaluate(loaded, data.test, **settings)
+        print(
+            f"{path}: {path.stat().st_size / 2**20:.1f} MiB; accuracy on the {len(data.test):,} test images of "
+            f"{data.name} {kept.accuracy:.2%}, before {trained.accuracy:.2%}"
+        )
+        return EXIT_OK
+
+
+@dataclass
 class Compare:
     """Put runs beside each other: cost, speed measured here, accuracy, as Markdown, and their curves as PNG."""
 
@@ -393,6 +431,7 @@ class Doctor:
 COMMANDS = {
     "train": Train,
     "evaluate": Evaluate,
+    "export": Export,
     "compare": Compare,
     "bench": Bench,
     "list": List,

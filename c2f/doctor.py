@@ -141,9 +141,9 @@ def data() -> Finding:
 
 
 def disk() -> Finding:
-    from c2f.training.data import default_root
+    from c2f.files import data_folder
 
-    folder = next(folder for folder in (default_root(), *default_root().parents) if folder.is_dir())
+    folder = next(folder for folder in (data_folder(), *data_folder().parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free / GIB
     writable = os.access(folder, os.W_OK)
     text = f"{free:.0f} GiB free in {folder}" + ("" if writable else ", which you may not write to")

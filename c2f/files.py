@@ -1,9 +1,17 @@
-"""Files that a kill cannot leave half written."""
+"""Where this kit's files are, and how to write one that a kill cannot leave half written."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+
+def data_folder() -> Path:
+    """Where data sets and weights live: C2F_DATA, else data/ of the checkout we run from, else data/ of this folder."""
+    if named := os.environ.get("C2F_DATA"):
+        return Path(named).expanduser()
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout / "data" if (checkout / "pyproject.toml").is_file() else Path("data").resolve()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from c2f.models.baselines import BASELINES
 from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig, ConvMod
 from c2f.models.depthwise import DepthwiseConv2d
+from c2f.models.weights import list_weights, load_trained_weights
 
 __all__ = [
     "VARIANTS",
@@ -17,6 +18,7 @@ __all__ = [
     "DepthwiseConv2d",
     "create_model",
     "list_models",
+    "list_weights",
 ]
 
 
@@ -25,12 +27,13 @@ def list_models() -> list[str]:
     return [*VARIANTS, *BASELINES]
 
 
-def create_model(name: str, num_classes: int = 10, **overrides: Any) -> nn.Module:
-    """Build a model by name, its weights drawn from torch's global generator.
+def create_model(name: str, num_classes: int = 10, weights: str | None = None, **overrides: Any) -> nn.Module:
+    """Build a model by name, its weights drawn from torch's global generator or, with `weights`, trained ones.
 
     Args:
         name: one of `list_models()`.
         num_classes: length of the logits.
+        weights: the data set on which the kit's own weights were trained, such as "cifar10"; see `list_weights`.
         overrides: any field of `Conv2FormerConfig` for a Conv2Former (dims, depths, kernel_size, …); what the builder
             in `c2f.models.baselines` takes for another model.
 
@@ -38,7 +41,8 @@ def create_model(name: str, num_classes: int = 10, **overrides: Any) -> nn.Modul
         A module (N, 3, H, W) -> (N, num_classes) that remembers how it was made in `.name` and `.overrides`.
 
     Raises:
-        ValueError: an unknown name or override, or a value that cannot be; the sentence says what would do.
+        ValueError: an unknown name or override, a value that cannot be, weights that are not there or do not fit; the
+            sentence says what would do.
     """
     if name in VARIANTS:
         known = {field.name for field in fields(Conv2FormerConfig)}
@@ -49,6 +53,8 @@ def create_model(name: str, num_classes: int = 10, **overrides: Any) -> nn.Modul
         model = BASELINES[name](num_classes=num_classes, **overrides)
     else:
         raise ValueError(f"there is no model {name!r}; the models are {', '.join(list_models())}.")
+    if weights:
+        load_trained_weights(model, name, weights)
     model.name = name
     model.overrides = {"num_classes": num_classes, **overrides}
     return model

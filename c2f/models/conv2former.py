@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from c2f.models.depthwise import DepthwiseConv2d
+from c2f.models.init import INIT, Init
 from c2f.models.pointwise import PointwiseConv2d
 
-Stem = Literal["pointwise", "patch", "conv"]
+Stem = Literal["pointwise", "patch", "overlap", "conv"]
 DownsampleNorm = Literal["group", "layer"]
 Head = Literal["linear", "conv"]
 Fusion = Literal["hadamard", "sum", "sigmoid", "l1"]
 
-STEM_STRIDE: dict[str, int] = {"pointwise": 1, "patch": 2, "conv": 4}
+STEM_STRIDE: dict[str, int] = {"pointwise": 1, "patch": 2, "overlap": 2, "conv": 4}
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -172,12 +173,19 @@ class ClassifierHead(nn.Module):
 
 
 def make_stem(kind: Stem, in_channels: int, dim: int) -> nn.Module:
-    """(N, in_channels, H, W) -> (N, dim, H/s, W/s) with s = 1 (pointwise), 2 (patch) or 4 (conv, the paper's)."""
+    """(N, in_channels, H, W) -> (N, dim, H/s, W/s), s = 1 (pointwise), 2 (patch, overlap) or 4 (conv, the paper's)."""
     match kind:
         case "pointwise":
             return nn.Conv2d(in_channels, dim, 1)
         case "patch":
             return nn.Conv2d(in_channels, dim, 2, stride=2)
+        case "overlap":
+            half = max(1, dim // 2)
+            return nn.Sequential(
+                nn.Conv2d(in_channels, half, 3, stride=2, padding=1),
+                nn.GELU(),
+                nn.Conv2d(half, dim, 3, padding=1),
+            )
         case "conv":
             half = dim // 2
             return nn.Sequential(
@@ -213,7 +221,7 @@ class Conv2FormerConfig:
     num_classes: int = 10
     in_channels: int = 3
     stem: Stem = "pointwise"
-    """"pointwise" keeps the resolution, "patch" halves it, "conv" quarters it."""
+    """"pointwise" keeps the resolution, "patch" and "overlap" (two 3×3 convolutions) halve it, "conv" quarters it."""
     downsample_norm: DownsampleNorm = "group"
     head: Head = "linear"
     """"conv" widens to 1,280 channels before it averages, as the paper's does."""
@@ -223,11 +231,13 @@ class Conv2FormerConfig:
     """Stochastic depth of the last block; it rises to this from 0 over the blocks."""
     fusion: Fusion = "hadamard"
     """How the modulation meets the value; all but "hadamard" are for ablations."""
+    init: Init = "truncated_normal"
+    """How the weights begin: "truncated_normal" as published, "orthogonal" for short trainings (`c2f.models.init`)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
         object.__setattr__(self, "depths", tuple(self.depths))
-        choices = {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion}
+        choices = {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion, "init": Init}
         rules = [
             (
                 len(self.dims) == len(self.depths) and min(self.dims + self.depths, default=0) > 0,
@@ -275,14 +285,7 @@ class Conv2Former(nn.Module):
             self.stages.append(Stage(downsample, [Block(dim, config, next(drop_paths)) for _ in range(depth)]))
             previous = dim
         self.head = ClassifierHead(previous, config.num_classes, expand=1280 if config.head == "conv" else None)
-        self.apply(self._init)
-
-    @staticmethod
-    def _init(module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        INIT[config.init](self)
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.config.in_channels:
@@ -343,7 +346,7 @@ def _paper(dims: tuple[int, ...], depths: tuple[int, ...], kernel_size: int = 11
 
 VARIANTS: dict[str, Conv2FormerConfig] = {
     "conv2former_n_cifar": Conv2FormerConfig((64, 128, 256, 512), (2, 2, 8, 2)),
-    "conv2former_mini_cifar": Conv2FormerConfig((48, 96, 192, 384), (2, 2, 4, 2), stem="patch"),
+    "conv2former_mini_cifar": Conv2FormerConfig((64, 128, 256), (1, 2, 2), stem="overlap", init="orthogonal"),
     "conv2former_n": _paper((64, 128, 256, 512), (2, 2, 8, 2), kernel_size=7),
     "conv2former_t": _paper((72, 144, 288, 576), (3, 3, 12, 3)),
     "conv2former_s": _paper((72, 144, 288, 576), (4, 4, 32, 4)),

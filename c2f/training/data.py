@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from c2f.files import data_folder
 from c2f.training.sources import cache, cifar10, digits, image_folder
 from c2f.training.sources.dataset import DataError, Dataset, Split, describe, digest
 
@@ -22,19 +23,10 @@ __all__ = [
     "Dataset",
     "Split",
     "available",
-    "default_root",
     "describe",
     "digest",
     "load_dataset",
 ]
-
-
-def default_root() -> Path:
-    """Where data sets live: C2F_DATA, else data/ of the repository we run from, else data/ of this folder."""
-    if named := os.environ.get("C2F_DATA"):
-        return Path(named).expanduser()
-    checkout = Path(__file__).resolve().parents[2]
-    return checkout / "data" if (checkout / "pyproject.toml").is_file() else Path("data").resolve()
 
 
 def load_dataset(
@@ -48,7 +40,7 @@ def load_dataset(
 
     `name_or_path`: "digits"; "cifar10"; an image folder, by its path or by its name in `root`; or your own copy of
     CIFAR-10 (the archive, or what it unpacks to), which the environment variable C2F_CIFAR10 can name as well.
-    `root`: where to look and to keep things; by default `default_root()`. `image_size`: images are resized to
+    `root`: where to look and to keep things; by default `data_folder()`. `image_size`: images are resized to
     this many pixels a side (short side first, then the centre). Memory: N x 3 x image_size^2 bytes.
 
     Raises DataError, a ValueError, in one sentence: an unknown name, a folder that is not laid out so, a file that
@@ -105,7 +97,7 @@ def _available_cifar10(root: Path) -> Available:
 
 
 def _root(root: Path | None) -> Path:
-    return default_root() if root is None else Path(root).expanduser()
+    return data_folder() if root is None else Path(root).expanduser()
 
 
 def _find(name_or_path: str | Path, root: Path) -> Path:

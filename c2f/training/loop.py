@@ -183,6 +183,8 @@ def train(
                     group["lr"] = group["initial_lr"] * state.lr / recipe.lr
 
                 x, targets = augment(images[order[batch]], labels[order[batch]])
+                if step < recipe.small_share * state.steps:
+                    x = F.interpolate(x, size=(recipe.small_size,) * 2, mode="bilinear", antialias=True)
                 x = x.contiguous(memory_format=memory_format)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     logits = forward(x)
@@ -302,8 +304,9 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     fused = parameters[0].device.type in ("cpu", "cuda")  # one kernel over all tensors, same arithmetic
+    settings = {"lr": recipe.lr, "betas": (0.9, recipe.beta2), "fused": fused}
     if recipe.optimizer == "adam":
-        optimizers = [torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)]
+        optimizers = [torch.optim.Adam(parameters, weight_decay=recipe.weight_decay, **settings)]
     else:
         matrices = _hidden_matrices(model) if recipe.optimizer == "muon" else []
         optimizers = [Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay)] if matrices else []
@@ -313,7 +316,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": recipe.weight_decay},
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizers.append(torch.optim.AdamW(groups, lr=recipe.lr, fused=fused))
+        optimizers.append(torch.optim.AdamW(groups, **settings))
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["initial_lr"] = group["lr"]
     return optimizers
@@ -350,8 +353,11 @@ def _check_fit(model: nn.Module, data: Dataset, recipe: Recipe, world: int, devi
             f"a batch of {recipe.batch_size} cannot be shared evenly by {world} processes; use a multiple."
         )
     was_training = model.training
+    image = normalize(data.test.images[:1].to(device))
     with torch.no_grad():
-        logits = model.eval()(normalize(data.test.images[:1].to(device)))
+        logits = model.eval()(image)
+        if recipe.small_share:
+            model(F.interpolate(image, size=(recipe.small_size,) * 2))  # raises where that size does not suit the model
     model.train(was_training)
     if logits.shape[-1] != len(data.classes):
         raise TrainingError(

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import c2f
 from c2f.models.conv2former import VARIANTS, ConvMod, LayerNorm2d, fuse
@@ -105,7 +106,7 @@ def test_layer_scale_begins_where_it_is_told():
 
 def test_initialisation_is_the_published_one():
     torch.manual_seed(0)
-    model = c2f.create_model("conv2former_mini_cifar")
+    model = c2f.create_model("conv2former_n_cifar", dims=(64, 128, 256), depths=(1, 1, 1))
     for name, p in model.named_parameters():
         if name.endswith("bias"):
             assert not p.any(), name
@@ -113,6 +114,25 @@ def test_initialisation_is_the_published_one():
             assert (p == 1).all(), name
         else:
             assert p.std().item() == pytest.approx(0.02, rel=0.2), name
+
+
+def test_the_orthogonal_beginning_keeps_lengths_and_lets_a_begin_as_u():
+    torch.manual_seed(0)
+    model = tiny(init="orthogonal")
+    for name, p in model.named_parameters():
+        if p.ndim == 4 and p.shape[1] > 1:
+            matrix = p.detach().flatten(1)
+            narrow = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+            torch.testing.assert_close(narrow, 0.49 * torch.eye(len(narrow)), atol=1e-5, rtol=0, msg=name)
+    parts = model.parts(torch.randn(1, 3, 16, 16), stage=0, block=0)
+    assert F.cosine_similarity(parts.u.flatten(), parts.a.flatten(), dim=0) > 0.9
+
+
+def test_the_overlapping_stem_halves_the_image():
+    features = tiny(stem="overlap").features(torch.randn(1, 3, 32, 16))
+    assert {stride: tuple(f.shape[2:]) for stride, f in features.items()} == {
+        2: (16, 8), 4: (8, 4), 8: (4, 2), 16: (2, 1),
+    }  # fmt: skip
 
 
 def test_any_field_of_the_configuration_can_be_overridden():
@@ -148,7 +168,7 @@ def test_layout_in_memory_changes_nothing():
         ({"depths": (1, 0, 1, 1)}, "must be positive"),
         ({"num_classes": 0}, r"num_classes \(0\)"),
         ({"drop_path": 1.5}, "drop_path is 1.5"),
-        ({"stem": "conv7"}, "stem is 'conv7'; use pointwise or patch or conv"),
+        ({"stem": "conv7"}, "stem is 'conv7'; use pointwise or patch or overlap or conv"),
         ({"fusion": "softmax"}, "fusion is 'softmax'; use hadamard or"),
         ({"kernal_size": 7}, "has no kernal_size; it can be changed in .*kernel_size"),
     ],

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from c2f.files import data_folder
 from c2f.training import data
-from c2f.training.data import Dataset, Split, available, default_root, describe, digest, load_dataset
+from c2f.training.data import Dataset, Split, available, describe, digest, load_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 JPEG_COPY = REPOSITORY / "data" / "cifar10-jpeg"
@@ -83,12 +84,12 @@ def test_a_size_that_is_none(size):
 
 def test_where_data_lives(monkeypatch, tmp_path):
     monkeypatch.delenv("C2F_DATA", raising=False)
-    assert default_root() == REPOSITORY / "data"
+    assert data_folder() == REPOSITORY / "data"
     monkeypatch.setattr(data, "__file__", str(tmp_path / "site-packages" / "c2f" / "training" / "data.py"))
     monkeypatch.chdir(tmp_path)
-    assert default_root() == tmp_path / "data"
+    assert data_folder() == tmp_path / "data"
     monkeypatch.setenv("C2F_DATA", str(tmp_path / "mine"))
-    assert default_root() == tmp_path / "mine"
+    assert data_folder() == tmp_path / "mine"
 
 
 def test_what_is_available_without_anything(tmp_path, monkeypatch):

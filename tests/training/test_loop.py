@@ -16,6 +16,7 @@ from torch import nn
 
 import c2f
 from c2f.device import choose_device
+from c2f.models import choices
 from c2f.training.augment import normalize
 from c2f.training.checkpoint import CheckpointError, load_checkpoint, load_run, load_weights
 from c2f.training.data import Dataset, Split, load_dataset
@@ -266,7 +267,7 @@ def test_one_step_is_what_the_definition_says(digits):
     recipe = Recipe(
         epochs=1, batch_size=160, optimizer="adam", lr=0.01, weight_decay=0.1, drop_path=0.0, schedule="constant"
     )
-    model, reference = tiny(), tiny()
+    model, reference = tiny(), tiny(drop_path=0.0)
     order = epoch_order(160, recipe, 0, 1)[0]
     logits = reference(normalize(digits.train.images[order]))
     loss = F.cross_entropy(logits, digits.train.labels[order], label_smoothing=0.1)
@@ -287,6 +288,40 @@ def test_the_average_of_the_weights_is_what_is_kept(digits):
     for weight in seen[1:]:
         average = 0.9 * average + 0.1 * weight
     torch.testing.assert_close(model.head.fc.weight.detach(), average)
+
+
+def test_the_first_steps_may_be_on_smaller_images(digits):
+    sizes = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 10)
+
+        def forward(self, x):
+            if self.training:
+                sizes.append(tuple(x.shape[2:]))
+            return self.fc(x.mean((2, 3)))
+
+    run(digits, model=Watched(), recipe=replace(RECIPE, epochs=2, ema=0.0, small_share=0.5, small_size=8))
+    half = len(sizes) // 2
+    assert sizes == [(8, 8)] * half + [(16, 16)] * half
+
+
+def test_a_small_size_that_does_not_suit_the_model_is_refused_before_the_first_step(digits):
+    with pytest.raises(ValueError, match="a 15×15 image cannot be halved"):
+        run(digits, recipe=replace(RECIPE, small_share=0.5, small_size=15))
+
+
+def test_a_resumed_run_computes_as_it_did_before(digits, tmp_path):
+    """By the algorithms that were the fastest then, though others may be now."""
+    case = "weight gradient, 32x8x8x8, kernel 5x5"
+    run(digits, out=tmp_path, callbacks=[At(lambda state: signal.raise_signal(signal.SIGINT), step=2)])
+    before = {name: algorithm for name, algorithm in choices.choices().items() if name.startswith(case)}
+    assert before
+    choices.remember(dict.fromkeys(before, "rows"))
+    run(digits, out=tmp_path)
+    assert {name: choices.known(name) for name in before} == before
 
 
 def test_adamw_decays_only_what_multiplies():

@@ -1,0 +1,55 @@
+"""Trained weights that come with the kit, and what is said where they do not fit."""
+
+import pytest
+import torch
+
+import c2f
+from c2f.models.weights import list_weights, provenance, save_half, weights_folder
+
+SMALL = {"dims": (8, 16), "depths": (1, 1), "kernel_size": 5}
+
+
+@pytest.fixture
+def shelf(monkeypatch, tmp_path):
+    """A data folder with the weights of one small model."""
+    monkeypatch.setenv("C2F_DATA", str(tmp_path))
+    torch.manual_seed(0)
+    model = c2f.create_model("conv2former_mini_cifar", **SMALL)
+    about = {"overrides": {"num_classes": 10, **SMALL}, "test_accuracy": 0.5}
+    save_half(weights_folder() / "conv2former_mini_cifar-toys.safetensors", model, about)
+    return model
+
+
+def test_weights_come_back_in_float32_to_half_precision(shelf):
+    loaded = c2f.create_model("conv2former_mini_cifar", weights="toys", **SMALL)
+    for name, value in loaded.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, shelf.state_dict()[name], rtol=1e-3, atol=1e-6)
+    assert loaded.overrides == {"num_classes": 10, **SMALL}
+    assert list_weights("conv2former_mini_cifar") == ["toys"]
+    assert provenance("conv2former_mini_cifar", "toys")["test_accuracy"] == 0.5
+
+
+def test_weights_that_are_not_there(shelf):
+    with pytest.raises(ValueError, match=r"no weights 'birds' for conv2former_mini_cifar in .*; there: 'toys'\."):
+        c2f.create_model("conv2former_mini_cifar", weights="birds")
+    with pytest.raises(ValueError, match=r"no weights 'toys' for swin_t .* there: none\."):
+        c2f.create_model("swin_t", weights="toys")
+
+
+def test_weights_of_a_model_that_was_made_otherwise(shelf):
+    with pytest.raises(ValueError, match=r"are of a conv2former_mini_cifar with .*'kernel_size': 5"):
+        c2f.create_model("conv2former_mini_cifar", weights="toys")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [(name, weights) for name in c2f.list_models() for weights in list_weights(name)]
+)
+def test_the_kits_own_weights_load_and_say_where_they_are_from(name, weights):
+    about = provenance(name, weights)
+    model = c2f.create_model(name, weights=weights).eval()
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 32, 32)).isfinite().all()
+    assert (weights_folder() / f"{name}-{weights}.safetensors").stat().st_size < 20e6
+    for key in ("model", "data", "recipe", "test_accuracy", "hardware", "versions", "seconds", "command", "epochs"):
+        assert key in about, key
