@@ -224,16 +224,23 @@ def _how_measured(conditions: Conditions | None) -> list[str]:
 
 
 def _say_run(name: str, run: Run) -> str:
-    data, hardware = run.recipe["data"], run.summary["hardware"]
+    data = run.recipe["data"]
     base, changes = nearest_recipe(run.recipe["recipe"])
     setting = f"recipe `{base}`" + (" with " if changes else "") + ", ".join(f"{k}={v}" for k, v in changes.items())
     done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
     return (
         f"**{name}**: {data['name']} ({data['train']:,} training and {data['test']:,} test images), {setting}; "
-        f"{say_seconds(seconds_of(run))} of training on {hardware['name']} ({hardware['device']}, "
-        f"{say_threads(hardware)}; {say_versions(run.summary['versions'])}). "
+        f"{say_seconds(seconds_of(run))} of training on {say_machine_of(run)}. "
         + (f"It was stopped after {done} of {wanted} epochs. " if done < wanted else "")
         + f"Again: `{training_command(run)}`"
+    )
+
+
+def say_machine_of(run: Run) -> str:
+    """What a run was trained on: processor, threads, versions."""
+    hardware = run.summary["hardware"]
+    return (
+        f"{hardware['name']} ({hardware['device']}, {say_threads(hardware)}; {say_versions(run.summary['versions'])})"
     )
 
 
