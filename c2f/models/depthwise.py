@@ -16,8 +16,8 @@ for the weight gradient of a filter wider than 3. The same sums can be had in ot
 * "rows": the weight gradient by one matrix product a row of the filter, between the rows of the output's gradient and
   the shifted rows of the input, summed along its diagonals.
 
-"auto" times them once for each case, separately for the forward pass and the two gradients, and remembers
-(`c2f.models.choices`): which wins depends on shape, type, memory format and machine.
+"auto" times them once for each case, separately for the forward pass and the two gradients, and remembers: which wins
+depends on shape, type, memory format and machine. `print(c2f.models.choices.describe())` shows what was chosen.
 
 Shapes: N images, C channels, H x W positions, k_h x k_w taps.
 """

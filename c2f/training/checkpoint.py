@@ -34,7 +34,7 @@ from c2f.training.data import Dataset
 from c2f.training.history import History
 from c2f.training.recipes import Recipe
 
-MAGIC = b"c2f checkpoint 1\n"
+MAGIC = b"c2f checkpoint 2\n"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
