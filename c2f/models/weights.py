@@ -9,10 +9,10 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
-from c2f.files import data_folder
+from c2f.files import data_folder, write_atomically
 
 
 def weights_folder() -> Path:
@@ -53,5 +53,4 @@ def provenance(name: str, weights: str) -> dict[str, Any]:
 def save_half(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
     """Write a model's weights in float16, half the size, with their provenance."""
     state = {name: value.detach().cpu().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, metadata={"provenance": json.dumps(provenance)})
+    write_atomically(path, save(state, metadata={"provenance": json.dumps(provenance)}))
