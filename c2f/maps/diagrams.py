@@ -52,7 +52,7 @@ def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[in
     return Picture(figure, _describe_network(model, here, image_size))
 
 
-STEMS = {"pointwise": "1×1 conv", "patch": "2×2 patch", "conv": "3 convs"}
+STEMS = {"pointwise": "1×1 conv", "patch": "2×2 patch", "overlap": "2 convs", "conv": "3 convs"}
 
 
 def _map_sizes(model: Conv2Former, image_size: tuple[int, int]) -> list[tuple[int, int]]:
