@@ -122,7 +122,7 @@ def test_another_fusion_is_shown_as_the_model_computes_it(x: torch.Tensor) -> No
 
 
 def test_the_window_in_pixels_holds_the_pixels_that_the_modulation_depends_on(x: torch.Tensor) -> None:
-    model = tiny(kernel_size=3)
+    model = tiny(kernel_size=3, stem="patch")
     pixels = x[:1].clone().requires_grad_()
     model.parts(pixels, 0, 0).a[0, 1, 4, 6].backward()  # the first block of a patch stem: nothing is blurred yet
     rows, columns = (pixels.grad[0].abs().sum(0) > 0).nonzero(as_tuple=True)

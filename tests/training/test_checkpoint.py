@@ -85,7 +85,7 @@ def test_weights_of_another_model_are_refused_in_one_sentence():
     small, large = (c2f.create_model("conv2former_mini_cifar", dims=(8,), depths=(1,), kernel_size=k) for k in (3, 5))
     with pytest.raises(CheckpointError, match=r"another model: stages.0.*\(8, 1, 3, 3\) there and \(8, 1, 5, 5\) here"):
         load_into(large, small.state_dict(), Path("small.ckpt"))
-    with pytest.raises(CheckpointError, match=r"stem.weight is \(8, 3, 2, 2\) there and missing here"):
+    with pytest.raises(CheckpointError, match=r"stem.0.weight is \(4, 3, 3, 3\) there and missing here"):
         load_into(torch.nn.Linear(2, 2), small.state_dict(), Path("small.ckpt"))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from c2f import files
 from c2f.files import data_folder
-from c2f.training import data
 from c2f.training.data import Dataset, Split, available, describe, digest, load_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ def test_a_size_that_is_none(size):
 def test_where_data_lives(monkeypatch, tmp_path):
     monkeypatch.delenv("C2F_DATA", raising=False)
     assert data_folder() == REPOSITORY / "data"
-    monkeypatch.setattr(data, "__file__", str(tmp_path / "site-packages" / "c2f" / "training" / "data.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site-packages" / "c2f" / "files.py"))
     monkeypatch.chdir(tmp_path)
     assert data_folder() == tmp_path / "data"
     monkeypatch.setenv("C2F_DATA", str(tmp_path / "mine"))
