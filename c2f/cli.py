@@ -189,7 +189,7 @@ def _load_checkpointed(run: "Run", source: Path) -> "nn.Module":
 class Export:
     """Keep a run's final weights for others: half precision, with where they are from, as `create_model` loads them.
 
-    They are asked about the run's test images before and after, and what they answer is kept with them.
+    They are asked about the run's test images before and after, and both accuracies are printed.
     """
 
     run_folder: tyro.conf.Positional[Path]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,9 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from c2f import cli, doctor
-from c2f.models import list_models
+from c2f.models import create_model, list_models
+from c2f.models.weights import provenance
 from c2f.training import loop
 from c2f.training.checkpoint import load_run
 from c2f.training.recipes import RECIPES, Recipe
@@ -105,6 +108,20 @@ def test_training_leaves_a_run_and_says_how_to_go_on(run):
     assert summary["model"] == "conv2former_mini_cifar" and summary["complete"]
     assert summary["overrides"] == {"num_classes": 10, "dims": [8] * 4, "depths": [1] * 4, "kernel_size": 3}
     assert summary["recipe"]["ema"] == 0.5 and not summary["recipe"]["channels_last"]
+    assert summary["precision"] == "float32"
+
+
+def test_exported_weights_are_loaded_by_name_and_say_where_they_are_from(run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("C2F_DATA", str(tmp_path))
+    assert cli.main(["export", str(run), "--weights", "mine"]) == 0
+    trained, kept = re.findall(r"[\d.]+(?=%)", capsys.readouterr().out)
+    assert abs(float(trained) - float(kept)) < 1
+    overrides = {"dims": [8] * 4, "depths": [1] * 4, "kernel_size": 3}
+    loaded = create_model("conv2former_mini_cifar", weights="mine", **overrides)
+    for name, value in load_run(run).load_model("final").state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    about = provenance("conv2former_mini_cifar", "mine")
+    assert about["data"]["name"] == "digits" and about["command"].startswith("c2f train --model conv2former_mini_cifar")
 
 
 def test_a_finished_run_is_left_alone_and_another_recipe_is_refused(run, capsys):

@@ -57,7 +57,9 @@ class BlockAttention(NamedTuple):
         """
         height, width = self.grid
         if not (0 <= y < height and 0 <= x < width):
-            raise ValueError(f"there is no token ({y}, {x}); rows are 0 to {height - 1}, columns 0 to {width - 1}.")
+            raise ValueError(
+                f"there is no token ({y}, {x}); rows are 0 to {height - 1}, columns 0 to {width - 1}."
+            )
         window, query = (self.tokens == y * self.padded[1] + x).nonzero()[0].tolist()
         weights = self.weights[:, window, :, query]
         full = weights.new_zeros(*weights.shape[:2], self.padded[0] * self.padded[1])
@@ -76,7 +78,9 @@ def _block_attention(attn: ShiftedWindowAttention, x_nhwc: Tensor, stage: int, b
     _, height, width, dim = x_nhwc.shape
     window = tuple(attn.window_size)
     padded = tuple(-(-size // side) * side for size, side in zip((height, width), window, strict=True))
-    shift = tuple(0 if side >= size else step for side, size, step in zip(window, padded, attn.shift_size, strict=True))
+    shift = tuple(
+        0 if side >= size else step for side, size, step in zip(window, padded, attn.shift_size, strict=True)
+    )
     position = torch.arange(padded[0] * padded[1], device=x_nhwc.device).reshape(padded)
     tokens = _windows(position.roll((-shift[0], -shift[1]), dims=(0, 1)), window)
 
@@ -183,7 +187,9 @@ def _says_what_would_do(build: Callable[..., nn.Module]) -> Callable[..., nn.Mod
     @wraps(build)
     def checked(num_classes: int = 10, **overrides: Any) -> nn.Module:
         if unknown := sorted(overrides.keys() - known):
-            raise ValueError(f"{build.__name__} has no {', '.join(unknown)}; it can be changed in {', '.join(known)}.")
+            raise ValueError(
+                f"{build.__name__} has no {', '.join(unknown)}; it can be changed in {', '.join(known)}."
+            )
         if num_classes < 1:
             raise ValueError(f"num_classes is {num_classes}; a classifier needs at least one class.")
         for name in {"drop_path", "dropout", "attention_dropout"} & overrides.keys():

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -29,12 +29,23 @@ _timed: dict[str, dict[str, float]] = {}  # milliseconds of each candidate, of t
 
 def case(what: str, x: Tensor, kernel: tuple[int, int], layout: torch.memory_format) -> str:
     """The name of a case; `what` is the pass, x its first argument."""
-    where = (
-        f"cpu with {torch.get_num_threads()} threads" if x.device.type == "cpu" else describe_hardware(x.device)["name"]
-    )
-    shape, dtype = "x".join(map(str, x.shape)), str(x.dtype).removeprefix("torch.")
+    return _case(what, x.shape, kernel, x.dtype, layout, x.device, torch.get_num_threads())
+
+
+@lru_cache(maxsize=4096)  # asked at every call of a convolution, and a small one takes no longer than this text
+def _case(
+    what: str,
+    shape: torch.Size,
+    kernel: tuple[int, int],
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    device: torch.device,
+    threads: int,
+) -> str:
+    where = f"cpu with {threads} threads" if device.type == "cpu" else describe_hardware(device)["name"]
     order = "channels_last" if layout == torch.channels_last else "NCHW"
-    return f"{what}, {shape}, kernel {kernel[0]}x{kernel[1]}, {dtype}, {order}, {where}"
+    name = f"{what}, {'x'.join(map(str, shape))}, kernel {kernel[0]}x{kernel[1]}, {dtype}, {order}, {where}"
+    return name.replace("torch.", "")
 
 
 def known(name: str) -> str | None:
@@ -142,7 +153,8 @@ def _read() -> dict[str, dict[str, str]]:
         kept = json.loads(_file().read_text())
     except (OSError, ValueError):  # none yet, not ours to read, or spoilt: time again
         return {}
-    return kept if isinstance(kept, dict) else {}
+    sound = isinstance(kept, dict) and all(isinstance(of_machine, dict) for of_machine in kept.values())
+    return kept if sound else {}
 
 
 def _keep(name: str, algorithm: str) -> None:

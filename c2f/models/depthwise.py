@@ -33,6 +33,7 @@ from c2f.models.choices import case, choose, known
 
 Algorithm = Literal["auto", "native", "crop", "flip", "pad", "relaid", "toeplitz", "swap", "rows"]
 
+ALGORITHMS = get_args(Algorithm)
 TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
 
 
@@ -113,8 +114,8 @@ def _check_kernel(k_h: int, k_w: int) -> None:
 
 
 def _check_algorithm(algorithm: str) -> None:
-    if algorithm not in get_args(Algorithm):
-        raise ValueError(f"algorithm is {algorithm!r}; use {', '.join(get_args(Algorithm))}.")
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm is {algorithm!r}; use {', '.join(ALGORITHMS)}.")
 
 
 # Three operators, closed under differentiation: each one's derivatives are the others. Registered with torch, they are

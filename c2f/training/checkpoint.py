@@ -194,7 +194,7 @@ class RunFolder:
     def save(self, **state: Any) -> None:
         save_checkpoint(self.checkpoint, state)
 
-    def write_epoch(self, history: History, model: nn.Module) -> None:
+    def write_epoch(self, history: History, model: nn.Module, precision: str) -> None:
         """Write history.csv, summary.json and, where they are due, the weights of the best and of the last epoch."""
         last = history[-1]
         best = max(history.records, key=lambda record: record.test_accuracy)
@@ -215,6 +215,7 @@ class RunFolder:
             "best_epoch": best.epoch,
             "seconds": round(sum(record.seconds for record in history.records), 1),
             "images_per_second": round(statistics.median(r.images_per_second for r in history.records), 1),
+            "precision": precision,  # what the recipe's "auto" came to on this machine
             "hardware": describe_hardware(self.device),
             "versions": describe_versions(),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -240,7 +240,7 @@ def train(
             state.history.records.append(record)
             totals, spent = [0.0, 0.0], 0.0
             if run:
-                run.write_epoch(state.history, evaluated)
+                run.write_epoch(state.history, evaluated, precision)
             save()
             say(
                 f"epoch {record.epoch}/{recipe.epochs}: train loss {record.train_loss:.3f}, accuracy "

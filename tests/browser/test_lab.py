@@ -222,3 +222,4 @@ def test_make_lab_runs_the_first_notebook(lab: Lab, checkout: Path, page: "sync_
     picture(page, tmp_path / "last_cell.png")
     assert_ran_clean(read_saved(page, checkout / FIRST))
     assert complaints == []
+

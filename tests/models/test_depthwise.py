@@ -1,6 +1,7 @@
 """The depthwise convolution: exact, whichever way it is computed, and a drop-in for nn.Conv2d."""
 
 import copy
+import json
 import pickle
 from typing import get_args
 
@@ -300,9 +301,10 @@ def test_another_process_of_the_same_machine_chooses_alike(fresh, monkeypatch):
     assert choices.choices() == {}
 
 
-@pytest.mark.parametrize("spoilt", ["{", "[1]", '{"x": 1}'])
+@pytest.mark.parametrize("spoilt", ["{", "[1]", '{"x": 1}', "MACHINE"])
 def test_a_spoilt_file_is_not_believed_and_mended(fresh, monkeypatch, spoilt):
     (fresh / "c2f").mkdir()
+    spoilt = spoilt.replace("MACHINE", json.dumps({choices._machine(): ["swap"]}))
     (fresh / "c2f" / "depthwise.json").write_text(spoilt)
     choices._memory.cache_clear()
     candidates, _ = fake_clock(monkeypatch, {"native": 9.0, "swap": 2.0})
