@@ -17,7 +17,7 @@ define WITHOUT_NEWS
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-install coverage picture upgrade clean
+.PHONY: help lab test test-install coverage notebooks picture upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ test-install: $(READY) ## build one more environment from environment.yml's pip 
 
 coverage: $(READY) ## run pytest and report the lines and branches of c2f/ that no test reaches
 	$(PY) -m pytest --cov=c2f tests $(ARGS)
+
+notebooks: $(READY) ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/02*.ipynb picks)
+	$(PY) docs/store_notebooks.py $(ARGS)
 
 picture: $(READY) ## draw the README's picture again
 	$(PY) docs/draw_convmod.py

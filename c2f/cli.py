@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from c2f.bench.measure import Conditions
     from c2f.training.checkpoint import Run
+    from c2f.training.loop import Callback
 
 EXIT_OK, EXIT_NOT_READY, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_DATA = "digits"
@@ -74,6 +75,8 @@ class Train:
     """cuda, mps or cpu; by default the best one there is."""
     threads: int | None = None
     """How many threads PyTorch may use; by default as many as it chooses."""
+    record: bool = False
+    """Keep what the blocks see of a few photographs while they learn, in recording.safetensors, to be watched again."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["digits"])
 
     def run(self) -> int:
@@ -90,7 +93,8 @@ class Train:
         torch.manual_seed(self.settings.seed)
         model = create_model(self.model, num_classes=len(data.classes), **parse_overrides(self.set))
         out = self.out or Path("runs", f"{self.model}-{data.name}")
-        history = train(model, data, self.settings, out=out, device=device)
+        callbacks = [_recorder(out, self.image_size)] if self.record and _rank() == 0 else []
+        history = train(model, data, self.settings, out=out, device=device, callbacks=callbacks)
         if history.interrupted:
             return EXIT_INTERRUPTED
         print(
@@ -98,6 +102,16 @@ class Train:
             f"see more with `{shlex.join(['c2f', 'evaluate', str(out)])}`"
         )
         return EXIT_OK
+
+
+def _recorder(out: Path, image_size: int) -> "Callback":
+    from c2f.maps.recording import Recorder
+    from c2f.training.sources.photographs import load_photographs
+
+    photographs = load_photographs(image_size)
+    kept = [photographs.names.index(name) for name in ("cat", "coffee")]
+    names = [photographs.names[i] for i in kept]
+    return Recorder(photographs.images[kept], names, path=out / "recording.safetensors")
 
 
 @dataclass

@@ -140,7 +140,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(run, tmp_path, c
                 signal.raise_signal(signal.SIGINT)
 
     train = loop.train
-    monkeypatch.setattr(loop, "train", lambda *a, **k: train(*a, callbacks=[Interrupt()], **k))
+    monkeypatch.setattr(loop, "train", lambda *a, **k: train(*a, **{**k, "callbacks": [Interrupt()]}))
     command = [*TRAIN, "--ema", "0.5", "--out", str(tmp_path / "run")]
     assert cli.main(command) == 130
     out = capsys.readouterr().out
@@ -382,3 +382,12 @@ def test_digits_have_a_recipe_that_does_not_mirror_them():
     assert parse(["train", "--data", "digits", "--epochs", "2"]).settings.epochs == 2
     assert parse(["train", "--data", "cifar10"]).settings.flip == 0.5
     assert parse(["train", "--recipe", "laptop"]).recipe == "laptop"
+
+
+def test_record_keeps_what_the_blocks_see(tmp_path, capsys):
+    pytest.importorskip("skimage", reason="the photographs are scikit-image's: pip install 'c2f[lab]'")
+    from c2f.maps.recording import Recording
+
+    assert cli.main([*TRAIN, "--record", "--out", str(tmp_path / "run")]) == 0
+    recording = Recording.load(tmp_path / "run" / "recording.safetensors")
+    assert recording.names == ("cat", "coffee") and recording.kind == "Conv2Former"

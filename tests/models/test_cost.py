@@ -46,6 +46,7 @@ def test_the_papers_models_cost_what_is_published(name: str):
         ("conv2former_n_cifar", 8_847_498, 484, 468),
         ("swin_t", 27_527_044, 518, 92),
         ("swin_mini_cifar", 9_492_976, 469, 469),
+        ("swin_micro_cifar", 1_556_902, 57, 57),
     ],
 )
 def test_the_models_for_32x32_cost_what_the_readme_says(name: str, parameters: int, nominal: int, useful: int):

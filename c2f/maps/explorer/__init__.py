@@ -1,0 +1,6 @@
+"""Explorers: widgets that let a learner turn every knob of a picture. Core ipywidgets only, every one by keyboard."""
+
+from c2f.maps.explorer.base import Explorer
+from c2f.maps.explorer.panel import Box, Panel, draw
+
+__all__ = ["Box", "Explorer", "Panel", "draw"]
