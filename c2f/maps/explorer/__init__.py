@@ -2,5 +2,6 @@
 
 from c2f.maps.explorer.base import Explorer
 from c2f.maps.explorer.panel import Box, Panel, draw
+from c2f.maps.explorer.replay import TrainingReplay
 
-__all__ = ["Box", "Explorer", "Panel", "draw"]
+__all__ = ["Box", "Explorer", "Panel", "TrainingReplay", "draw"]
