@@ -45,7 +45,7 @@ class TrainingReplay(Explorer):
         self.image = ipywidgets.Dropdown(
             options=[(name, i) for i, name in enumerate(recording.names)], description="image"
         )
-        self._play = ipywidgets.Play(0, 0, last, 1, interval=250, description="play")
+        self._play = ipywidgets.Play(last, 0, last, 1, interval=250, description="play")
         self._link = ipywidgets.link((self._play, "value"), (self.frame, "value"))
         self.stage.observe(self._fit_channels, names="value")  # before `_assemble`'s: it must find a channel there
         self._assemble([self.frame, self.stage, self.channel, self.image], extra=[self._play])
