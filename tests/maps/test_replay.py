@@ -15,7 +15,7 @@ from c2f.maps.explorer import TrainingReplay
 
 def recording(kind: str = "Conv2Former", frames: int = 5, channels: int = 3, stages: int = 2) -> Recording:
     torch.manual_seed(0)
-    steps = tuple(1 + 20 * i for i in range(frames))
+    steps = tuple(1 + round(81 * i / (frames - 1)) if frames > 1 else 82 for i in range(frames))
     records = [EpochRecord(e + 1, 0.1, 2.0 - e, 0.5, 1.9 - e, 0.4 + 0.2 * e, 1.0, 100.0) for e in range(2)]
     seen = [
         Seen(s, 0, tuple(range(channels - s)), torch.randn(frames, channels - s, 5, 5),
@@ -24,7 +24,7 @@ def recording(kind: str = "Conv2Former", frames: int = 5, channels: int = 3, sta
     ]  # fmt: skip
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     return Recording(
-        f"a {kind}", kind, {}, images, ("cat", "coffee"), steps, torch.linspace(2, 1, steps[-1] + 1), History(records),
+        f"a {kind}", kind, {}, images, ("cat", "coffee"), steps, torch.linspace(2, 1, 82), History(records),
         tuple(seen),
     )  # fmt: skip
 
@@ -32,7 +32,7 @@ def recording(kind: str = "Conv2Former", frames: int = 5, channels: int = 3, sta
 def test_the_sentence_tells_the_recordings_numbers_and_that_they_are_recorded() -> None:
     one = recording()
     replay = TrainingReplay(one)
-    assert replay.text.startswith("Recorded, not trained here. a Conv2Former at step 81 of 82")
+    assert replay.text.startswith("Recorded, not trained here. a Conv2Former at step 82 of 82")
     assert "60.0% right on held-out images" in replay.text
     replay.frame.value = 0
     assert "at step 1 of 82" in replay.text and "no epoch finished yet" in replay.text
@@ -57,7 +57,7 @@ def test_a_stage_with_fewer_channels_is_no_error() -> None:
 def test_the_picture_says_in_words_what_it_shows() -> None:
     replay = TrainingReplay(recording())
     labels = re.findall(r'role="img" aria-label="([^"]*)"', replay._picture.value)
-    assert labels and all("step 81 of 82" in label for label in labels)
+    assert labels and all("step 82 of 82" in label for label in labels)
     assert replay._static().alt == replay.text
 
 
