@@ -76,11 +76,7 @@ class ConvMod(nn.Module):
     def __init__(self, dim: int, kernel_size: int = 11, fusion: Fusion = "hadamard") -> None:
         super().__init__()
         self.norm = LayerNorm2d(dim)
-        self.a = nn.Sequential(
-            PointwiseConv2d(dim, dim),
-            nn.GELU(),
-            DepthwiseConv2d(dim, kernel_size),
-        )
+        self.a = nn.Sequential(PointwiseConv2d(dim, dim), nn.GELU(), DepthwiseConv2d(dim, kernel_size))
         self.v = PointwiseConv2d(dim, dim)
         self.proj = PointwiseConv2d(dim, dim)
         self.fusion: Fusion = fusion
@@ -93,8 +89,7 @@ class ConvMod(nn.Module):
         """The intermediates `u, a, v` and the output `y` for an input (N, C, H, W); `y` equals `forward(x)`."""
         x = self.norm(x)
         u = self.a[:2](x)
-        a = self.a[2](u)
-        v = self.v(x)
+        a, v = self.a[2](u), self.v(x)
         return ConvModParts(u, a, v, self.proj(fuse(a, v, self.fusion)))
 
 
@@ -174,20 +169,19 @@ class ClassifierHead(nn.Module):
 
 def make_stem(kind: Stem, in_channels: int, dim: int) -> nn.Module:
     """(N, in_channels, H, W) -> (N, dim, H/s, W/s), s = 1 (pointwise), 2 (patch, overlap) or 4 (conv, the paper's)."""
+    half = max(1, dim // 2)
     match kind:
         case "pointwise":
             return nn.Conv2d(in_channels, dim, 1)
         case "patch":
             return nn.Conv2d(in_channels, dim, 2, stride=2)
         case "overlap":
-            half = max(1, dim // 2)
             return nn.Sequential(
                 nn.Conv2d(in_channels, half, 3, stride=2, padding=1),
                 nn.GELU(),
                 nn.Conv2d(half, dim, 3, padding=1),
             )
         case "conv":
-            half = dim // 2
             return nn.Sequential(
                 nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
                 nn.GELU(),
@@ -312,8 +306,7 @@ class Conv2Former(nn.Module):
     def features(self, x: Tensor) -> dict[int, Tensor]:
         """Each stage's output, by its stride: {stride: (N, dims[i], H/stride, W/stride)}, finest first."""
         self._check(x)
-        x = self.stem(x)
-        outputs = {}
+        x, outputs = self.stem(x), {}
         for i, stage in enumerate(self.stages):
             x = stage(x)
             outputs[STEM_STRIDE[self.config.stem] * 2**i] = x
