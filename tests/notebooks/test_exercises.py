@@ -21,7 +21,7 @@ import pytest
 import c2f.course.checks as all_checks
 from c2f.course.checks import Exercise, Verdict
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[1-9]_*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[0-9]_*.ipynb"))
 CODE_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 FEWEST = 3
 
