@@ -1,0 +1,294 @@
+"""How far one position of a stage sees: in theory, and in effect.
+
+The **theoretical** extent is bookkeeping: every convolution on the way widens it, every stride multiplies it. The
+**effective** receptive field asks the network itself: mean absolute gradient of the centre position's feature with
+respect to the input (Luo et al., arXiv 1701.04128). A pixel whose change would not move the feature weighs nothing
+there, however wide the theory says that the position sees.
+
+The extent counts convolutions only. A GroupNorm with one group, which the CIFAR-10 models have between their stages,
+takes mean and variance over the whole map, so strictly every position past it depends, faintly, on every pixel.
+
+Shapes: N images, C channels, H x W pixels, H' x W' positions of a stage.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from c2f.maps.picture import Picture
+from c2f.maps.plots import SOFT, TEST, TRAIN, WINDOW
+from c2f.models import Conv2Former
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HEAT = "magma"  # dark where nothing counts; its lightness rises steadily, so it survives grey print
+DECADES = 4  # of a logarithmic picture: what is ten thousand times less than the most is drawn as nothing
+
+
+class Extent(NamedTuple):
+    """A rectangle of pixels; it may reach over the image's edge."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(row, column); half a pixel where a side is even."""
+        return self.top + (self.height - 1) / 2, self.left + (self.width - 1) / 2
+
+
+def theoretical_extent(model: Conv2Former, stage: int, position: tuple[int, int]) -> Extent:
+    """The pixels that the convolutions up to a stage's last block can carry to one position of it.
+
+    Args:
+        model: whose kernels, depths and stem count.
+        stage: from 0.
+        position: (row, column) on that stage's map.
+
+    Raises ValueError for a stage that is not there.
+    """
+    _check_stage(model, stage)
+    config = model.config
+    per_block = config.kernel_size // 2 + 1  # ConvMod, then the MLP's 3x3
+    return _back_to_pixels(model, stage, position, [depth * per_block for depth in config.depths])
+
+
+def window_extent(model: Conv2Former, stage: int, position: tuple[int, int]) -> Extent:
+    """The pixels under the ConvMod window of a stage, as far as stem and downsampling alone carry them there.
+
+    With a stem of patches that is the window times the stride. Where neighbours share pixels, as in the "overlap" stem
+    of two 3x3 convolutions, it is a few pixels more. What earlier blocks mixed in comes from farther still.
+
+    Args and errors: as for `theoretical_extent`.
+    """
+    _check_stage(model, stage)
+    return _back_to_pixels(model, stage, position, [0] * stage + [model.config.kernel_size // 2])
+
+
+def _back_to_pixels(model: Conv2Former, stage: int, position: tuple[int, int], reaches: Sequence[int]) -> Extent:
+    """From a position of a stage back to the image; `reaches` are the positions that each stage's blocks add a side."""
+    (top, left), (bottom, right) = position, position
+    for earlier in range(stage, -1, -1):
+        reach = reaches[earlier]
+        top, bottom, left, right = top - reach, bottom + reach, left - reach, right + reach
+        if earlier:  # the 2x2 convolution of stride 2 that began this stage
+            top, bottom, left, right = 2 * top, 2 * bottom + 1, 2 * left, 2 * right + 1
+    for kernel, stride, padding in reversed(_convolutions(model.stem)):
+        top, left = (low * stride - padding for low in (top, left))
+        bottom, right = (high * stride - padding + kernel - 1 for high in (bottom, right))
+    return Extent(top, left, bottom - top + 1, right - left + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ReceptiveField:
+    """What one position of one stage sees of an image, in effect and in theory."""
+
+    weights: Tensor
+    """(H, W), each pixel's share; they sum to 1."""
+    stage: int
+    position: tuple[int, int]
+    """(row, column) on the stage's map."""
+    extent: Extent
+    """What it could see in theory."""
+
+    def box(self, share: float) -> Extent:
+        """The smallest square of whole pixels around the position's own centre that holds this share.
+
+        Raises ValueError for a share that is not above 0 and at most 1.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"the share is {share}; use a number above 0, at most 1, such as 0.9.")
+        distances = self._distances()
+        for distance in distances.unique().tolist():
+            if self.weights[distances <= distance].sum().item() >= share - 1e-6:
+                break
+        row, column = self.extent.centre
+        side = round(2 * distance + 1)
+        return Extent(round(row - distance), round(column - distance), side, side)
+
+    def radius(self, share: float) -> float:
+        """Half the side of that square, in pixels. Raises ValueError as `box` does."""
+        return self.box(share).height / 2
+
+    def inside(self, radius: float) -> float:
+        """The share within so many pixels of the centre, up and down, left and right: 0 to 1."""
+        return self.weights[self._distances() <= radius - 0.5 + 1e-6].sum().item()
+
+    def _distances(self) -> Tensor:
+        """How many pixels each pixel is from the centre, by row or by column, whichever is more: (H, W)."""
+        row, column = self.extent.centre
+        height, width = self.weights.shape
+        rows, columns = torch.arange(height) - row, torch.arange(width) - column
+        return torch.maximum(rows[:, None].abs(), columns[None].abs())
+
+
+def effective_receptive_field(
+    model: Conv2Former, x: Tensor, stage: int = -1, position: tuple[int, int] | None = None
+) -> ReceptiveField:
+    """Mean absolute gradient of a position's feature with respect to the input, over images and channels.
+
+    The feature is what the stage's last block puts out at that position, its channels summed, as usual; the mean is
+    over the N images and the input's channels, and what it gives is divided by its sum.
+
+    Args:
+        model: in any mode; it is asked as it evaluates, and none of its gradients is touched.
+        x: normalised images (N, 3, H, W); the more, the smoother the result.
+        stage: from 0, or from the end as -1.
+        position: (row, column) on the stage's map; by default its middle, (H' // 2, W' // 2).
+
+    Raises:
+        ValueError: a stage or position that is not there; images of another shape; a gradient of zero everywhere.
+    """
+    stages = len(model.stages)
+    stage = stage + stages if -stages <= stage < 0 else stage
+    _check_stage(model, stage)
+    x = x.detach().clone().requires_grad_()
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.enable_grad():
+            feature = list(model.features(x).values())[stage]  # (N, C, H', W')
+            row, column = position = position or (feature.shape[2] // 2, feature.shape[3] // 2)
+            _check_position(feature, position)
+            (gradient,) = torch.autograd.grad(feature[:, :, row, column].sum(), x)
+    finally:
+        for module, training in modes:
+            module.training = training
+    weights = gradient.abs().mean(dim=(0, 1)).double().cpu()
+    total = weights.sum().item()
+    if not (math.isfinite(total) and total > 0):
+        raise ValueError(f"the gradient's sum is {total}: the feature does not depend on these images; give others.")
+    return ReceptiveField((weights / total).float(), stage, position, theoretical_extent(model, stage, position))
+
+
+def plot_receptive_fields(
+    fields: Mapping[str, ReceptiveField], *, log: bool = True, columns: int = 3, title: str = ""
+) -> Picture:
+    """Effective receptive fields side by side, each relative to its own largest value.
+
+    Dashed: the smallest square that holds 90 %; dotted: the theoretical extent, where it is on the image.
+
+    Args:
+        fields: by what is written above each.
+        log: the colours show powers of ten, so that the faint rim is seen; else shares as they are.
+        columns: pictures in a row.
+        title: over all of them.
+
+    Raises ValueError for none.
+    """
+    if not fields:
+        raise ValueError("there is no receptive field to draw; give at least one, by its name.")
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(fields))
+    rows = -(-len(fields) // columns)
+    figure = Figure(figsize=(max(3.1 * columns, 5.0), 3.1 * rows + 0.5 + 0.3 * bool(title)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flatten()[len(fields) :]:
+        ax.axis("off")
+    for ax, (name, field) in zip(axes.flatten(), fields.items(), strict=False):
+        drawn = ax.imshow(
+            shown_weights(field, log).numpy(), cmap=HEAT, vmin=-DECADES if log else 0, vmax=0 if log else 1
+        )
+        _outline(ax, field.box(0.9), WINDOW, "--")
+        _outline(ax, field.extent, "white", ":")
+        ax.set_title(f"{name}\n50 % within {field.radius(0.5):g}, 90 % within {field.radius(0.9):g} px", fontsize=10)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("pixel row")
+    for ax in axes[-1]:
+        ax.set_xlabel("pixel column")
+    bar = figure.colorbar(drawn, ax=axes.flatten().tolist(), shrink=0.8, aspect=25)
+    bar.set_label("share of the gradient, against the largest")
+    if log:
+        bar.set_ticks(range(-DECADES, 1), labels=[f"1/{10**-d:,}" if d else "1" for d in range(-DECADES, 1)])
+    figure.suptitle(title, fontsize=11)
+    return Picture(figure, _describe(fields, title))
+
+
+def plot_inside(curves: Mapping[str, ReceptiveField], title: str = "") -> Picture:
+    """The share of an effective receptive field that lies within a radius, over the radius: a curve each.
+
+    Raises ValueError for none.
+    """
+    if not curves:
+        raise ValueError("there is no receptive field to draw; give at least one, by its name.")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    ax = figure.subplots()
+    styles = [(colour, line) for line in ("-", "--", ":") for colour in (TRAIN, TEST, WINDOW, SOFT)]
+    for (name, field), (colour, line) in zip(curves.items(), styles, strict=False):
+        reach = max(field.weights.shape) / 2
+        radii = torch.arange(0, reach + 0.5, 0.5).tolist()
+        ax.plot(radii, [field.inside(r) for r in radii], line, color=colour, label=name)
+    for share in (0.5, 0.9):
+        ax.axhline(share, color=SOFT, linewidth=0.8, linestyle=(0, (2, 4)))
+    ax.set(title=title, xlabel="radius in pixels (half the side of a square)", ylabel="share inside", ylim=(0, 1.02))
+    ax.set_xlim(0, None)
+    ax.legend(frameon=False, loc="lower right")
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    return Picture(figure, _describe(curves, title))
+
+
+def shown_weights(field: ReceptiveField, log: bool) -> Tensor:
+    """What is drawn of a field, (H, W): its share of the largest weight, 0 to 1, or the power of ten, -4 to 0."""
+    share = field.weights / field.weights.max()
+    return share.clamp(min=10.0**-DECADES).log10() if log else share
+
+
+def _describe(fields: Mapping[str, ReceptiveField], title: str) -> str:
+    told = [
+        f"{name}: stage {field.stage}, half of the gradient lies within {field.radius(0.5):g} pixels of the centre and "
+        f"90 % within {field.radius(0.9):g}, of {max(field.extent[2:]) / 2:g} that the convolutions could reach"
+        for name, field in fields.items()
+    ]
+    return f"{title}. {'; '.join(told)}.".removeprefix(". ")
+
+
+def _outline(ax: "Axes", box: Extent, colour: str, line: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(
+        Rectangle(
+            (box.left - 0.5, box.top - 0.5),
+            box.width,
+            box.height,
+            fill=False,
+            edgecolor=colour,
+            linestyle=line,
+            linewidth=1.6,
+        )
+    )
+
+
+def _convolutions(stem: nn.Module) -> Sequence[tuple[int, int, int]]:
+    """(side of the kernel, stride, padding) of the stem's convolutions, the first first; all of them are square."""
+    return [
+        (module.kernel_size[0], module.stride[0], module.padding[0])
+        for module in stem.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+
+
+def _check_stage(model: Conv2Former, stage: int) -> None:
+    stages = len(model.stages)
+    if not 0 <= stage < stages:
+        raise ValueError(f"there is no stage {stage}; this model has {stages}: use 0 to {stages - 1}.")
+
+
+def _check_position(feature: Tensor, position: tuple[int, int]) -> None:
+    height, width = feature.shape[2:]
+    row, column = position
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(
+            f"position (row {row}, column {column}) is outside this stage's {height}×{width} map; "
+            f"use rows 0 to {height - 1} and columns 0 to {width - 1}."
+        )
