@@ -1,0 +1,105 @@
+"""The drawings of ConvMod and Conv2Former taken apart hold the numbers that they are about."""
+
+import pytest
+import torch
+from matplotlib.axes import Axes
+
+from c2f.maps import Picture
+from c2f.maps import anatomy as draw
+from c2f.models import ConvMod
+from c2f.models.conv2former import fuse
+from c2f.models.cost import count_parameters
+
+
+def axes_titled(picture: Picture, beginning: str) -> Axes:
+    (ax,) = (ax for ax in picture.figure.axes if ax.get_title().startswith(beginning))
+    return ax
+
+
+def test_lines_are_drawn_in_rows_with_their_ranges() -> None:
+    rows = {"U": torch.linspace(0, 1, 24).view(2, 3, 4), "A": torch.full((2, 5, 5), -2.0)}
+    picture = draw.plot_lines(rows, ["left", "right"], image=torch.zeros(3, 6, 8), title="Lines")
+    assert "U from 0.00 to 1.00; A from −2.00 to −2.00" in picture.alt
+    images = [image for ax in picture.figure.axes for image in ax.images]
+    assert [tuple(image.get_array().shape) for image in images] == [(6, 8, 3), (3, 4), (3, 4), (5, 5), (5, 5)]
+    own = draw.plot_lines(rows).figure.axes
+    shared = draw.plot_lines(rows, one_scale=True).figure.axes
+    assert own[0].images[0].norm.vmax < shared[0].images[0].norm.vmax == shared[2].images[0].norm.vmax == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "titles", "sentence"),
+    [
+        ({}, [], "at least one"),
+        ({"U": torch.zeros(2, 3)}, [], r"each \(K, H, W\)"),
+        ({"U": torch.zeros(2, 3, 3), "A": torch.zeros(1, 3, 3)}, [], "the same K"),
+        ({"U": torch.zeros(2, 3, 3)}, ["one"], "2 maps in a row and 1 titles"),
+    ],
+)
+def test_lines_that_cannot_be_drawn_are_refused(rows: dict, titles: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        draw.plot_lines(rows, titles)
+
+
+def test_the_norms_fill_what_they_average() -> None:
+    picture = draw.plot_norms(channels=3, positions=4)
+    filled = [sum(patch.get_facecolor()[2] == 0 for patch in axes_titled(picture, name).patches) for name in draw.NORMS]
+    assert filled == [3, 12, 8]
+    with pytest.raises(ValueError, match="too few"):
+        draw.plot_norms(channels=1)
+
+
+def test_profiles_say_mean_and_spread() -> None:
+    before = torch.tensor([1.0, 3.0]).view(2, 1, 1).expand(2, 4, 4)
+    picture = draw.plot_profiles(before, before - 2, {"a": (0, 0), "b": (3, 3)}, torch.zeros(3, 8, 8))
+    assert "a: mean 2.00 to 0.00, spread 1.00 to 1.00" in picture.alt
+    with pytest.raises(ValueError, match="must be one"):
+        draw.plot_profiles(before, before[:1], {"a": (0, 0), "b": (3, 3)}, torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match="on the 4×4 map"):
+        draw.plot_profiles(before, before, {"a": (0, 0), "b": (4, 0)}, torch.zeros(3, 8, 8))
+
+
+def test_gelu_says_how_many_inputs_are_below_zero() -> None:
+    assert "of the 4 numbers that go in here, 25% are below zero" in draw.plot_gelu(torch.tensor([-1.0, 1, 2, 3])).alt
+    with pytest.raises(ValueError, match="no values"):
+        draw.plot_gelu(torch.zeros(0))
+
+
+def test_reach_counts_the_positions_that_change() -> None:
+    change = torch.zeros(2, 5, 6)
+    change[1, 2, 2:5] = torch.tensor([1.0, -2.0, 3.0])
+    picture = draw.plot_reach({"near": change, "far": change + 1}, (2, 3))
+    assert "near: 3 of 30 positions change; far: 30 of 30" in picture.alt
+    assert axes_titled(picture, "near").get_title() == "near\n3 positions"
+    with pytest.raises(ValueError, match="not zero everywhere"):
+        draw.plot_reach({"none": torch.zeros(2, 5, 6)}, (2, 3))
+
+
+def test_fusions_are_drawn_as_the_library_fuses() -> None:
+    torch.manual_seed(0)
+    a, v = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    picture = draw.plot_fusions(a, v, channel=1)
+    axes = picture.figure.axes
+    for kind, pair, photo in zip(draw.FUSIONS, axes[:4], axes[4:], strict=True):
+        assert torch.equal(torch.as_tensor(photo.images[0].get_array().data), fuse(a[None], v[None], kind)[0, 1])
+        made = torch.as_tensor(pair.images[0].get_array().data)
+        assert made.shape == (61, 61) and made[0, -1] > 0  # A and V both 3
+        assert (made[0, 0] < 0) == (kind in ("hadamard", "l1"))  # A = -3, V = 3
+    with pytest.raises(ValueError, match="channel 3"):
+        draw.plot_fusions(a, v, channel=3)
+
+
+def test_the_papers_fusions_are_said() -> None:
+    assert "Hadamard 83.2" in draw.plot_paper_fusions().alt
+
+
+def test_the_parameters_of_a_convmod_are_those_that_it_has() -> None:
+    for channels, k in ((6, 5), (64, 11)):
+        assert sum(draw.convmod_parameters(channels, k).values()) == count_parameters(ConvMod(channels, k))
+    assert "at 64 channels norm 128, three 1×1 convolutions 12,480, 11×11 depthwise 7,808" in (
+        draw.plot_convmod_parameters().alt
+    )
+    with pytest.raises(ValueError, match="use 1 or more"):
+        draw.convmod_parameters(0, 3)
+    with pytest.raises(ValueError, match="no width"):
+        draw.plot_convmod_parameters(marked=())
