@@ -123,6 +123,8 @@ def test_u_a_v_and_their_product_share_one_scale(explorer: ModulationExplorer) -
     limit = max(values.abs().max().item() for values in (m.u, m.a, m.v, m.fused))
     end = f'text-anchor="end">{limit:.2g}</text>'
     assert explorer._picture.value.count(end) >= 4
+    explorer.scale.value = explorer.scale.options[1]
+    assert explorer._picture.value.count(end) < 4
 
 
 def test_swins_rows_stand_beside_the_implied_one(explorer: ModulationExplorer) -> None:

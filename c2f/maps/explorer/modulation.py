@@ -24,6 +24,7 @@ from c2f.training.augment import normalize
 KEPT = 64  # maps of so many (model, image, block) are kept, a few MB
 LARGEST_UPLOAD = 64_000_000  # pixels
 ALL_HEADS = "mean"
+ONE_SCALE, OWN_SCALES = "one for U, A, V, A ⊙ V", "each its own"
 
 
 class Looked(NamedTuple):
@@ -38,8 +39,9 @@ class ModulationExplorer(Explorer):
     """Choose image, stage, block, channel and position; see how 121 terms become A, and what A does to V.
 
     Channels stand in the order of how much each does for the image, as `channels_by_effect` has it. U, A, V and A ⊙ V
-    share one colour scale; the kernel, the terms and the rows below have their own. The green window is the one that
-    lies over the map, drawn over the image at the map's stride; a stem whose patches overlap sees a few pixels more.
+    share one colour scale, or each has its own; kernel, terms and rows of attention have their own anyway. The green
+    window is the one that lies over the map, drawn over the image at the map's stride; a stem whose patches overlap
+    sees a few pixels more.
 
     Args:
         model: the Conv2Former to look into.
@@ -96,11 +98,22 @@ class ModulationExplorer(Explorer):
         self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
         self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
         self.head = ipywidgets.Dropdown(options=self._heads(), value=ALL_HEADS, description="Swin head", **wide)
+        self.scale = ipywidgets.Dropdown(options=[ONE_SCALE, OWN_SCALES], description="colours", **wide)
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own image")
         self.upload.observe(self._take, names="value")
         self.message = ipywidgets.HTML()
-        controls = [self.image, self.weights, self.stage, self.block, self.channel, self.row, self.column, self.head]
-        shown = [True, len(self.models) > 1, True, True, True, True, True, self.swin is not None]
+        controls = [
+            self.image,
+            self.weights,
+            self.stage,
+            self.block,
+            self.channel,
+            self.row,
+            self.column,
+            self.scale,
+            self.head,
+        ]
+        shown = [True, len(self.models) > 1, *[True] * 6, self.swin is not None]
         self._assemble(
             [control for control, is_shown in zip(controls, shown, strict=True) if is_shown],
             extra=[self.upload, self.message] if upload else [],
@@ -240,7 +253,8 @@ class ModulationExplorer(Explorer):
         height, width = m.kernel.shape
         here = Box(row, column, 1, 1, INK)
         window = Box(row - height // 2, column - width // 2, height, width)
-        limit = max(values.abs().max().item() for values in (m.u, m.a, m.v, m.fused)) or 1.0
+        sizes = [values.abs().max().item() for values in (m.u, m.a, m.v, m.fused)]
+        limits = [max(sizes) or 1.0] * 4 if self.scale.value == ONE_SCALE else [size or 1.0 for size in sizes]
         centre = Box(height // 2, width // 2, 1, 1, INK)
         rows = [
             [
@@ -249,19 +263,19 @@ class ModulationExplorer(Explorer):
                     self._shown(),
                     boxes=self._seen(m),
                 ),
-                Panel(f"U\n{_signed(m.u[m.position])} at □", m.u, limit, [window, here], sign="→"),
+                Panel(f"U\n{_signed(m.u[m.position])} at □", m.u, limits[0], [window, here], sign="→"),
                 Panel("kernel W", m.kernel, boxes=[centre], sign="×"),
                 Panel(f"window map W · U\nsums to {_signed(m.window.sum())}", m.window, boxes=[centre], sign="="),
             ],
             [
                 Panel("the kernel, laid at □\n(implied row)", implied_row(m), boxes=[here]),
-                Panel(f"modulation A\n{_signed(m.value)} at □", m.a, limit, [here]),
-                Panel(f"value V\n{_signed(m.v[m.position])} at □", m.v, limit, [here], sign="⊙"),
-                Panel(f"A ⊙ V\n{_signed(m.fused[m.position])} at □", m.fused, limit, [here], sign="="),
+                Panel(f"modulation A\n{_signed(m.value)} at □", m.a, limits[1], [here]),
+                Panel(f"value V\n{_signed(m.v[m.position])} at □", m.v, limits[2], [here], sign="⊙"),
+                Panel(f"A ⊙ V\n{_signed(m.fused[m.position])} at □", m.fused, limits[3], [here], sign="="),
             ],
         ]
         if self.swin is not None:
-            rows[1:] = [rows[1][1:], [rows[1][0], *map(self._attention_panel, self._swin_blocks())]]
+            rows.append([self._attention_panel(block) for block in self._swin_blocks()])
         alt = self._describe(m)
         return draw(rows, alt), alt
 
@@ -316,7 +330,8 @@ class ModulationExplorer(Explorer):
         )
 
     def _static(self) -> Picture:
-        return Picture(plot_modulation(self._shown(), self.modulation).figure, self.text)
+        one_scale = self.scale.value == ONE_SCALE
+        return Picture(plot_modulation(self._shown(), self.modulation, one_scale=one_scale).figure, self.text)
 
 
 def implied_row(m: Modulation) -> Tensor:
