@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 
 from c2f.maps import Picture
 from c2f.maps import anatomy as draw
-from c2f.models import ConvMod
+from c2f.models import VARIANTS, Conv2Former, Conv2FormerConfig, ConvMod
 from c2f.models.conv2former import fuse
-from c2f.models.cost import count_parameters
+from c2f.models.cost import count_parameters, multiply_adds_by_child, parameters_by_child
 
 
 def axes_titled(picture: Picture, beginning: str) -> Axes:
@@ -103,3 +103,89 @@ def test_the_parameters_of_a_convmod_are_those_that_it_has() -> None:
         draw.convmod_parameters(0, 3)
     with pytest.raises(ValueError, match="no width"):
         draw.plot_convmod_parameters(marked=())
+
+
+# ---- The network
+
+
+@pytest.fixture(scope="module")
+def model() -> Conv2Former:
+    torch.manual_seed(0)
+    return Conv2Former(Conv2FormerConfig(dims=(4, 6, 8), depths=(1, 2, 1), kernel_size=5, layer_scale=0.1)).eval()
+
+
+def test_stages_are_drawn_with_what_their_window_covers(model: Conv2Former) -> None:
+    picture = draw.plot_stages(torch.zeros(3, 8, 8), model.config, (16, 24))
+    assert "Stage 0 has 16×24 positions of 1×1 pixels, and its window covers 5×5" in picture.alt
+    assert "stage 2 has 4×6 positions of 4×4 pixels, and its window covers 20×20" in picture.alt
+    assert axes_titled(picture, "stage 1").get_title() == "stage 1: 8×12\n6 channels"
+    with pytest.raises(ValueError, match="multiples of 4"):
+        draw.plot_stages(torch.zeros(3, 8, 8), model.config, (16, 18))
+
+
+def test_dropped_branches_are_counted() -> None:
+    dropped = torch.zeros(10, 4, dtype=torch.bool)
+    dropped[:5, 3] = True
+    picture = draw.plot_drop_path(dropped, [0.0, 0.25])
+    assert "Of 4 branches an image passes 3.5 on average; the first are dropped for 0.0% of 10 images" in picture.alt
+    assert "the last for 25.0%" in picture.alt
+    with pytest.raises(ValueError, match="two for each rate"):
+        draw.plot_drop_path(dropped, [0.1])
+
+
+def test_branch_sizes_are_ratios_of_norms(model: Conv2Former) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    sizes = draw.branch_sizes(model, x)
+    assert len(sizes) == 8
+    with torch.no_grad():
+        first = model.stem(x)
+        branch = 0.1 * model.stages[0].blocks[0].convmod(first)
+    assert sizes[0] == pytest.approx((branch.norm() / first.norm()).item(), rel=1e-5)
+    assert "small: ConvMod" in draw.plot_branches({"small": sizes}).alt
+    with pytest.raises(ValueError, match="two sizes for each"):
+        draw.plot_branches({"odd": [1.0]})
+
+
+@pytest.mark.parametrize("name", ["conv2former_n_cifar", "conv2former_mini_cifar", "conv2former_n"])
+def test_the_parts_of_the_cost_add_up_to_the_whole(name: str) -> None:
+    with torch.device("meta"):
+        model = Conv2Former(VARIANTS[name])
+    costs = draw.cost_by_part(model, (64, 32))
+    parameters, work = parameters_by_child(model), multiply_adds_by_child(model, (64, 32))
+    for part, within in costs.items():
+        total = sum(within.values(), draw.Cost())
+        child = part.replace("stage ", "stages.")
+        assert (total.parameters, total.multiply_adds) == (parameters[child], work[child]), part
+    assert len(costs) == len(parameters)
+
+
+def test_the_cost_is_drawn_with_what_works_on_padding(model: Conv2Former) -> None:
+    costs = draw.cost_by_part(model, (16, 16))
+    alt = draw.plot_cost(costs).alt
+    assert all(name in alt for name in ("stem", "stage 0", "stage 2", "head"))
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw.plot_cost({})
+    with pytest.raises(ValueError, match="cannot be halved"):
+        draw.cost_by_part(model, (16, 18))
+
+
+def test_time_is_measured_for_every_part(model: Conv2Former) -> None:
+    measured = draw.time_by_part(model.stages[0].blocks[0], torch.randn(2, 4, 8, 8), repeats=3)
+    assert all(seconds > 0 for seconds, _ in measured.values())
+    assert measured["ConvMod, 1×1"][1] == 2 * 3 * 4 * 4 * 64 and measured["norms and the rest"][1] == 0
+    assert "of the multiply-adds ConvMod, 1×1" in draw.plot_time(measured, "A block").alt
+    with pytest.raises(ValueError, match="no time was measured"):
+        draw.plot_time({"ConvMod, 1×1": (0.0, 1.0)})
+
+
+def test_variants_are_drawn_with_their_parameters(model: Conv2Former) -> None:
+    picture = draw.plot_variants({"small": model.config}, {"small": 1234})
+    assert picture.alt == "small: channels 4-6-8, blocks 1-2-1, kernel 5, 1,234 parameters."
+    with pytest.raises(ValueError, match="parameters of other"):
+        draw.plot_variants({"small": model.config}, {"other": 1})
+
+
+def test_the_steps_lead_from_the_seed_model_to_the_papers_n() -> None:
+    counts = list(draw.steps_to_paper().values())
+    assert counts[0] == 8_847_498 and counts[-1] == 14_992_840
+    assert "kernel 11 → 7: −248,832" in draw.plot_steps().alt

@@ -152,15 +152,15 @@ def convmod(answer: type[nn.Module]) -> str:
     """Knows: no groups, no bias, no padding, kernel size ignored, layers out of order, and what forward may forget."""
     if not (isinstance(answer, type) and issubclass(answer, nn.Module)):
         raise Hint("give the class itself, not an instance or its output: checks.convmod(ConvMod).")
-    theirs = ConvMod(6, 5)
+    with torch.random.fork_rng(devices=[]):
+        theirs, mine = ConvMod(6, 5), answer(6, 5)
+    if any(getattr(mine, name, None) is ... for name in ("norm", "a", "v", "proj")):
+        raise NotImplementedError
     draw = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=draw))
         theirs.norm.weight += 1
-    mine = answer(6, 5)
-    if any(getattr(mine, name, None) is ... for name in ("norm", "a", "v", "proj")):
-        raise NotImplementedError
     _expect_layers(mine, theirs)
     mine.load_state_dict(theirs.state_dict())
     x = 1 + 2 * torch.randn(2, 6, 7, 9, generator=draw)
