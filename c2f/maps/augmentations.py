@@ -314,13 +314,10 @@ def plot_histograms(before: Tensor, after: Tensor) -> Picture:
     )
 
 
-def plot_mixed(
-    images: Tensor, mixed: Tensor, targets: Tensor, names: Sequence[str], own: Sequence[int], *, title: str = ""
-) -> Picture:
-    """Each mixed image between its own original and its soft label, drawn as bars.
+def plot_mixed(mixed: Tensor, targets: Tensor, names: Sequence[str], own: Sequence[int], *, title: str = "") -> Picture:
+    """Each mixed image, and below it its soft label, drawn as bars.
 
     Args:
-        images: (K, 3, H, W), one of each class, in the order of `names`.
         mixed: (M, 3, H, W).
         targets: (M, K), each sums to 1.
         own: for each mixed image, the class that it began as.
@@ -338,7 +335,9 @@ def plot_mixed(
         ax.barh(range(len(names)), target, color=[TRAIN if k == first else TEST for k in range(len(names))], height=0.6)
         for k, share in enumerate(target):
             if share >= 0.005:
-                ax.text(min(share, 0.7) + 0.03, k, f"{share:.0%}", va="center", fontsize=9)
+                inside = {"x": share - 0.03, "ha": "right", "color": "white"}
+                beside = {"x": share + 0.03, "ha": "left", "color": "black"}
+                ax.text(y=k, s=f"{share:.0%}", va="center", fontsize=9, **(inside if share > 0.7 else beside))
         ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the label")
         ax.set_yticks(range(len(names)), names if m == 0 else [""] * len(names), fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
@@ -367,14 +366,14 @@ def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: st
         colour = TEST if name.startswith("training step") else TRAIN
         ax.plot([min(micro[name]), max(micro[name])], [row, row], color=colour, alpha=0.5, linewidth=3)
         ax.plot(medians[name], row, "s" if colour == TEST else "o", color=colour, markersize=7)
-        ax.text(1.25 * max(micro[name]), row, f"{medians[name]:,.3g}", va="center", fontsize=9)
+        ax.text(1.25 * max(micro[name]), row, _three_digits(medians[name]), va="center", fontsize=9)
     ax.set_yticks(range(len(names)), names)
     low, high = min(map(min, micro.values())), max(map(max, micro.values()))
     ax.set(xscale="log", xlim=(low / 1.5, 4 * high), ylim=(-0.7, len(names) - 0.3))
     ax.set(xlabel="microseconds an image (each mark along the axis: ten times as long)", title=title)
     ax.grid(axis="x", alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
-    listed = ", ".join(f"{name} {medians[name]:,.3g}" for name in names)
+    listed = ", ".join(f"{name} {_three_digits(medians[name])}" for name in names)
     return Picture(figure, f"{title}, in microseconds an image, medians: {listed}.")
 
 
@@ -404,10 +403,11 @@ def plot_turning(
     ax.legend(frameon=False)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
+    over = f" ({over})" if over else ""
     listed = "; ".join(f"{name}: {v[0]:.0%} at first and {v[-1]:.0%} at last" for name, v in shares.items())
     return Picture(
         figure,
-        f"An image turned from {angles[0]:.0f} to {angles[-1]:.0f} degrees is read{' (' + over + ')' if over else ''} as {listed}.",
+        f"An image turned from {angles[0]:.0f} to {angles[-1]:.0f} degrees is read{over} as {listed}.",
     )
 
 
@@ -431,7 +431,7 @@ def plot_accuracies(accuracies: Mapping[str, Sequence[float]], *, title: str) ->
     return Picture(figure, f"{title}, mean of {len(next(iter(accuracies.values())))} trainings: {listed}.")
 
 
-# ---- The riddle of exercise 04.1
+# ---- The riddle of exercise 04.2
 
 RIDDLE = ("flip", "rotation", "shift", "erasing", "MixUp", "CutMix")
 LETTERS = "ABCDEF"
@@ -445,8 +445,11 @@ def riddle_images(images: Tensor) -> dict[str, Tensor]:
 
 def riddle_row(name: str, images: Tensor) -> Tensor:
     """The first three images (3, 3, H, W) in [0, 1] under one augmentation, strong enough to be told."""
-    strength = {"flip": 1.0, "rotation": 40, "shift": 10, "erasing": 1.0, "MixUp": 2.0, "CutMix": 2.0}[name]
-    return draw_augmented(name, images, torch.eye(len(images)), strength, seed=3).images[:3]
+    strength, seed = {
+        "flip": (1.0, 0), "rotation": (40, 5), "shift": (10, 6),
+        "erasing": (1.0, 3), "MixUp": (2.0, 14), "CutMix": (2.0, 45),
+    }[name]  # fmt: skip
+    return draw_augmented(name, images, torch.eye(len(images)), strength, seed).images[:3]
 
 
 # ---- Strokes
@@ -463,6 +466,10 @@ def _show(ax: "Axes", image: Tensor) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _signed(value: Tensor) -> str:

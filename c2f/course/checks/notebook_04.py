@@ -36,7 +36,7 @@ SIGNS = {
 }
 
 
-@exercise("04.1", "What happened to these images?", "easy", 4)
+@exercise("04.2", "What happened to these images?", "easy", 4)
 def which(answer: dict[str, str]) -> str:
     """Knows: a letter left out, a name that does not exist, and each augmentation taken for another one."""
     if not isinstance(answer, dict) or set(answer) != set(LETTERS):
@@ -55,7 +55,7 @@ def which(answer: dict[str, str]) -> str:
     return "each leaves its own traces: black corners, mirrored borders, straight edges, or none at all."
 
 
-@exercise("04.2", "Flip half of a batch", "easy", 6)
+@exercise("04.1", "Flip half of a batch", "easy", 6)
 def flip_some(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> str:
     """Knows: one coin for all, rows instead of columns, the generator left unused, a coin for each pixel,
     probability turned around or left unused, exactly the first half, and the input overwritten."""
