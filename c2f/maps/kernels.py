@@ -187,7 +187,7 @@ def plot_signs(maps: Mapping[str, Mapping[str, Tensor]], title: str = "", limit:
             below = (values < 0).float().mean().item()
             _draw_histogram(ax, values, f"{name}: {below:.0%} below 0", colour, limit)
             told.append(f"{panel}, {name}: {below:.0%} below zero, from {values.min():.1f} to {values.max():.1f}")
-        ax.axvline(0, color="black", linewidth=0.8)
+        ax.axvline(0, ymax=0.72, color="black", linewidth=0.8)
         ax.set(title=panel, xlabel="A", yticks=[], xlim=(-limit, limit))
         ax.legend(frameon=False, fontsize=8, loc="upper left")
         ax.set_ylim(0, ax.get_ylim()[1] * 1.35)
@@ -195,6 +195,38 @@ def plot_signs(maps: Mapping[str, Mapping[str, Tensor]], title: str = "", limit:
     axes[0].set_ylabel("how often (each to its top)")
     figure.suptitle(title, fontsize=11)
     return Picture(figure, f"{title}. {'; '.join(told)}.".replace("-", "−").removeprefix(". "))
+
+
+def plot_products(pairs: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -> Picture:
+    """A against V, a dot a position and a panel a channel; below the title, the share of |A ⊙ V| that is above zero.
+
+    Args:
+        pairs: (A, V) by the panel's title, two tensors of one shape.
+        title: over all of them.
+
+    Raises ValueError for no pair, and for two tensors of different shapes.
+    """
+    if not pairs:
+        raise ValueError("there is no pair to draw; give at least one (A, V) by its name.")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(3.2 * len(pairs), 5.0), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(pairs), squeeze=False)[0]
+    told = []
+    for ax, (name, (a, v)) in zip(axes, pairs.items(), strict=True):
+        if a.shape != v.shape:
+            raise ValueError(f"{name}: A has shape {tuple(a.shape)} and V {tuple(v.shape)}; give them for one channel.")
+        product = a * v
+        above = (product.clamp(min=0).sum() / product.abs().sum()).item()
+        colours = [TEST if value > 0 else TRAIN for value in product.flatten().tolist()]
+        ax.scatter(a.flatten().tolist(), v.flatten().tolist(), s=5, c=colours, alpha=0.5, linewidths=0)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set(title=f"{name}\n{above:.0%} of A ⊙ V is above 0", xlabel="A", ylabel="V" if ax is axes[0] else "")
+        ax.spines[["top", "right"]].set_visible(False)
+        told.append(f"{name}: {above:.0%} of the size of A ⊙ V is above zero")
+    figure.suptitle(title, fontsize=11)
+    return Picture(figure, f"{title}. {'; '.join(told)}.".removeprefix(". "))
 
 
 def _draw_histogram(ax: "Axes", values: Tensor, label: str, colour: str, limit: float) -> None:

@@ -13,6 +13,7 @@ from c2f.maps.kernels import (
     mean_radius,
     plot_energy,
     plot_kernels,
+    plot_products,
     plot_signs,
     plot_sorted_energy,
     rings,
@@ -195,7 +196,11 @@ def test_pictures_of_kernels_say_their_numbers() -> None:
     assert "stage 0: mean radius from" in plot_sorted_energy({"stage 0": kernels}).alt
     signs = plot_signs({"stage 0": {"A": torch.tensor([-1.0, 1.0, 2.0, 3.0])}})
     assert "A: 25% below zero, from −1.0 to 3.0" in signs.alt
-    for call in (plot_energy, plot_sorted_energy, plot_signs):
+    a, v = torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0])
+    assert "one: 25% of the size of A ⊙ V is above zero" in plot_products({"one": (a, v)}).alt
+    with pytest.raises(ValueError, match="one: A has shape"):
+        plot_products({"one": (a, v[:1])})
+    for call in (plot_energy, plot_sorted_energy, plot_signs, plot_products):
         with pytest.raises(ValueError, match="give at least one"):
             call({})
     with pytest.raises(ValueError, match="4 kernels and 1 titles"):
