@@ -189,23 +189,27 @@ def plot_receptive_fields(
 
     columns = min(columns, len(fields))
     rows = -(-len(fields) // columns)
-    figure = Figure(figsize=(max(3.1 * columns, 5.0), 3.1 * rows + 0.5 + 0.3 * bool(title)), layout="constrained")
+    figure = Figure(figsize=(max(2.7 * columns + 0.9, 4.6), 2.8 * rows + 0.3 + 0.3 * bool(title)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flatten()[len(fields) :]:
         ax.axis("off")
     for ax, (name, field) in zip(axes.flatten(), fields.items(), strict=False):
         drawn = ax.imshow(
-            shown_weights(field, log).numpy(), cmap=HEAT, vmin=-DECADES if log else 0, vmax=0 if log else 1
+            shown_weights(field, log).numpy(),
+            cmap=HEAT,
+            interpolation="nearest",
+            vmin=-DECADES if log else 0,
+            vmax=0 if log else 1,
         )
         _outline(ax, field.box(0.9), WINDOW, "--")
         _outline(ax, field.extent, "white", ":")
-        ax.set_title(f"{name}\n50 % within {field.radius(0.5):g}, 90 % within {field.radius(0.9):g} px", fontsize=10)
+        ax.set_title(f"{name}\n50 %: ±{field.radius(0.5):g}, 90 %: ±{field.radius(0.9):g} px", fontsize=9)
     for ax in axes[:, 0]:
         ax.set_ylabel("pixel row")
     for ax in axes[-1]:
         ax.set_xlabel("pixel column")
     bar = figure.colorbar(drawn, ax=axes.flatten().tolist(), shrink=0.8, aspect=25)
-    bar.set_label("share of the gradient, against the largest")
+    bar.set_label("share of the gradient, against the largest", fontsize=9)
     if log:
         bar.set_ticks(range(-DECADES, 1), labels=[f"1/{10**-d:,}" if d else "1" for d in range(-DECADES, 1)])
     figure.suptitle(title, fontsize=11)
@@ -227,8 +231,7 @@ def plot_inside(curves: Mapping[str, ReceptiveField], title: str = "") -> Pictur
     ax = figure.subplots()
     styles = [(colour, line) for line in ("-", "--", ":") for colour in (TRAIN, TEST, WINDOW)]
     for (name, field), (colour, line) in zip(curves.items(), styles, strict=False):
-        reach = max(field.weights.shape) / 2
-        radii = torch.arange(0, reach + 0.5, 0.5).tolist()
+        radii = [0.0, *(field._distances().unique() + 0.5).tolist()]
         ax.plot(radii, [field.inside(r) for r in radii], line, color=colour, label=name)
     for share in (0.5, 0.9):
         ax.axhline(share, color=SOFT, linewidth=0.8, linestyle=(0, (2, 4)))
