@@ -23,7 +23,8 @@ class Prediction:
 
         self.question, self.options, self.unit = question, options, unit
         if options:
-            self._answer = ipywidgets.RadioButtons(options=options, value=None, layout={"width": "auto"})
+            # Not radio buttons: the arrow keys that these need go from cell to cell in JupyterLab.
+            self._answer = ipywidgets.ToggleButtons(options=options, value=None, style={"button_width": "auto"})
         else:
             self._answer = ipywidgets.Text(placeholder="your number", description=unit, continuous_update=False)
         self._answer.add_class("c2f-predict")

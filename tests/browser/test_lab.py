@@ -223,3 +223,100 @@ def test_make_lab_runs_the_first_notebook(lab: Lab, checkout: Path, page: "sync_
     assert_ran_clean(read_saved(page, checkout / FIRST))
     assert complaints == []
 
+
+# The explorers, each driven by keyboard alone.
+
+PHOTOGRAPHS = """
+from c2f import create_model
+from c2f.training.sources.photographs import load_photographs
+photographs = load_photographs()
+images, names = photographs.images, photographs.names
+trained = create_model("conv2former_mini_cifar", weights="cifar10")
+untrained = create_model("conv2former_mini_cifar")
+swin = create_model("swin_micro_cifar")
+"""
+EXPLORERS = {
+    "ModulationExplorer": "ModulationExplorer(trained, images, names, untrained=untrained, swin=swin)",
+    "ReceptiveFieldExplorer": "ReceptiveFieldExplorer({'trained': trained, 'untrained': untrained}, images)",
+    "AugmentationExplorer": "AugmentationExplorer(images, names)",
+    "KernelSizeExplorer": "KernelSizeExplorer(images, names)",
+    "TrainingReplay": "TrainingReplay(Recording.load(folder / 'conv2former_mini_cifar.safetensors'), "
+    "Recording.load(folder / 'swin_micro_cifar.safetensors'))",
+}
+RECORDINGS = """
+from c2f.files import data_folder
+from c2f.maps.recording import Recording
+folder = data_folder() / "results" / "replay"
+"""
+
+
+@pytest.fixture
+def explorers(checkout: Path) -> Path:
+    """A notebook with one explorer a cell."""
+    cells = [new_markdown_cell("# The explorers"), new_code_cell(PHOTOGRAPHS), new_code_cell(RECORDINGS)]
+    cells += [new_code_cell(f"from c2f.maps.explorer import {name}\n{code}") for name, code in EXPLORERS.items()]
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    path = checkout / "notebooks" / "explorers.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def state(cell: "sync_api.Locator") -> str:
+    """The sentence and the picture: some controls, such as one for colours, change the picture alone."""
+    return cell.locator(".c2f-sentence").inner_text() + cell.locator(".c2f-picture").inner_html()
+
+
+def wait_for_change(page: "sync_api.Page", cell: "sync_api.Locator", before: str, seconds: float = 15) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if state(cell) != before:
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
+def turn_every_control(page: "sync_api.Page", cell: "sync_api.Locator") -> dict[str, bool]:
+    """Move each slider, list and set of buttons from end to end by keys; whether picture or sentence ever changed."""
+    changed = {}
+    for slider in cell.locator(".widget-slider:visible").all():
+        label = slider.locator(".widget-label").inner_text()
+        handle = slider.locator(".noUi-handle")
+        low, high = (handle.get_attribute(f"aria-value{end}") for end in ("min", "max"))
+        before, changed[label] = state(cell), float(low) == float(high)
+        for key in ("Home", "ArrowRight", "ArrowRight", "End"):
+            handle.focus()
+            page.keyboard.press(key)
+            page.wait_for_timeout(100)
+        changed[label] |= wait_for_change(page, cell, before)
+    for group in cell.locator(".widget-toggle-buttons:visible").all():
+        label = group.locator(".widget-label").inner_text()
+        buttons = group.locator("button")
+        changed[label] = buttons.count() == 1
+        for i in [*range(1, buttons.count()), 0]:
+            before = state(cell)
+            buttons.nth(i).focus()
+            page.keyboard.press("Space")
+            changed[label] |= wait_for_change(page, cell, before)
+    return changed
+
+
+@pytest.mark.timeout(900)
+def test_every_explorer_follows_the_keyboard(lab: Lab, explorers: Path, page: "sync_api.Page", tmp_path: Path) -> None:
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.set_viewport_size({"width": 1280, "height": 1400})
+    open_notebook(page, lab, "notebooks/explorers.ipynb")
+    run_all(page, seconds=300)
+    for name in EXPLORERS:
+        cell = page.locator(".jp-CodeCell", has_text=f"import {name}")
+        cell.scroll_into_view_if_needed()
+        cell.locator(".c2f-picture svg, .c2f-picture img").first.wait_for()
+        # Lab takes the arrow keys from these two, and letters for its own commands.
+        assert cell.locator("select, input[type=radio]").count() == 0, name
+        unmoved = [label for label, moved in turn_every_control(page, cell).items() if not moved]
+        cell.screenshot(path=tmp_path / f"{name}.png")
+        print(f"screenshot: {tmp_path}/{name}.png")
+        assert unmoved == [], f"{name}: nothing followed {unmoved}"
+        assert cell.locator(".jp-OutputArea [data-mime-type*=stderr]").count() == 0
+    assert complaints == []

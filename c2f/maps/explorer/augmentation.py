@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from c2f.maps.augmentations import AUGMENTATIONS, Drawn, draw_augmented, milder, plot_image_table
-from c2f.maps.explorer.base import Explorer
+from c2f.maps.explorer.base import Explorer, choice
 from c2f.maps.explorer.panel import Panel, draw
 from c2f.maps.picture import Picture
 from c2f.training.augment import Augment, denormalize
@@ -40,10 +40,10 @@ class AugmentationExplorer(Explorer):
         if start not in kinds:
             raise ValueError(f"there is no augmentation {start!r}; use one of {', '.join(kinds)}.")
         self.images, self.names = images, list(names)
-        self.kind = ipywidgets.Dropdown(options=kinds, value=start, description="what")
+        self.kind = choice(kinds, "what", start)
         self.strength = ipywidgets.FloatSlider(0, min=0, max=1, description="strength", readout_format=".1f")
         self.seed = ipywidgets.IntSlider(0, 0, 50, description="seed")
-        self.image = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="image")
+        self.image = choice([(name, i) for i, name in enumerate(names)], "image")
         self.kind.observe(self._fit_strength, names="value")  # before `_assemble`'s: it must find a strength there
         self._assemble([self.kind, self.strength, self.seed, self.image])
         self._fit_strength(None)

@@ -84,6 +84,20 @@ class Explorer(ABC):
         return f"{type(self).__name__}: {self.text}"
 
 
+def choice(options: Sequence[Any], description: str, value: Any = None) -> "ipywidgets.Widget":
+    """A control to choose one of few: buttons; or of more than six: a slider. `options` as ipywidgets takes them.
+
+    Not a drop-down list and not radio buttons: in JupyterLab the arrow keys that these need go from cell to cell.
+    """
+    import ipywidgets
+
+    given = {"options": options, "description": description} | ({} if value is None else {"value": value})
+    if len(options) > 6:
+        return ipywidgets.SelectionSlider(**given, layout={"width": "420px"}, style={"description_width": "70px"})
+    style = {"button_width": "auto", "description_width": "70px"}
+    return ipywidgets.ToggleButtons(**given, style=style, layout={"margin": "2px 16px 2px 2px"})
+
+
 class _Together:
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer

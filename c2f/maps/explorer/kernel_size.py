@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2f.maps.explorer.base import Explorer
+from c2f.maps.explorer.base import Explorer, choice
 from c2f.maps.explorer.panel import BAR, GAP, SIDE, TITLE, Box, Panel, draw
 from c2f.maps.picture import Picture
 from c2f.models.depthwise import toeplitz
@@ -69,8 +69,8 @@ class KernelSizeExplorer(Explorer):
         self.size = ipywidgets.IntSlider(5, 1, LARGEST, 2, description="kernel size", **wide)
         self.row = ipywidgets.IntSlider(side // 2 - 1, 0, side - 1, description="row", **wide)
         self.column = ipywidgets.IntSlider(side // 2, 0, side - 1, description="column", **wide)
-        self.kernel = ipywidgets.Dropdown(options=KERNELS, description="kernel")
-        self.image = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="image")
+        self.kernel = choice(KERNELS, "kernel")
+        self.image = choice([(name, i) for i, name in enumerate(names)], "image")
         self._assemble([self.size, self.row, self.column, self.kernel, self.image])
 
     def _compute(self) -> tuple[Tensor, Tensor, Tensor, int]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from c2f.maps.explorer.base import Explorer
+from c2f.maps.explorer.base import Explorer, choice
 from c2f.maps.explorer.panel import INK, Box, Panel, draw
 from c2f.maps.modulation import Modulation, channels_by_effect, look_at, parts_of, window_map
 from c2f.maps.picture import Picture
@@ -87,18 +87,18 @@ class ModulationExplorer(Explorer):
 
         wide = {"layout": {"width": "300px"}, "style": {"description_width": "60px"}}
         depths = self.models["trained"].config.depths
-        self.image = ipywidgets.Dropdown(options=self._named(), value=0, description="image", **wide)
-        self.weights = ipywidgets.Dropdown(options=list(self.models), description="weights", **wide)
-        self.stage = ipywidgets.Dropdown(options=list(range(len(depths))), value=0, description="stage", **wide)
-        self.block = ipywidgets.Dropdown(options=list(range(depths[0])), value=0, description="block", **wide)
+        self.image = choice(self._named(), "image", 0)
+        self.weights = choice(list(self.models), "weights")
+        self.stage = choice(list(range(len(depths))), "stage", 0)
+        self.block = choice(list(range(depths[0])), "block", 0)
         ranked = self._ranked()
         self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel", **wide)
         height, width = self._looked_at().fused.shape[1:]
         row, column = look_at(self.models["trained"], normalize(self.images[:1]).to(self._device()), 0, 0).position
         self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
         self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
-        self.head = ipywidgets.Dropdown(options=self._heads(), value=ALL_HEADS, description="Swin head", **wide)
-        self.scale = ipywidgets.Dropdown(options=[ONE_SCALE, OWN_SCALES], description="colours", **wide)
+        self.head = choice(self._heads(), "Swin head", ALL_HEADS)
+        self.scale = choice([ONE_SCALE, OWN_SCALES], "colours")
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own image")
         self.upload.observe(self._take, names="value")
         self.message = ipywidgets.HTML()

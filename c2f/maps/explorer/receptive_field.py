@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from c2f.maps.explorer.base import Explorer
+from c2f.maps.explorer.base import Explorer, choice
 from c2f.maps.explorer.panel import Box, Panel, draw
 from c2f.maps.picture import Picture
 from c2f.maps.plots import WINDOW
@@ -38,7 +38,6 @@ class ReceptiveFieldExplorer(Explorer):
     """
 
     def __init__(self, models: Mapping[str, Conv2Former], images: Tensor) -> None:
-        import ipywidgets
 
         if not models:
             raise ValueError("there is no model to explore; give at least one, by its name.")
@@ -52,9 +51,9 @@ class ReceptiveFieldExplorer(Explorer):
             for stage in range(len(model.stages))
         }
         names = list(self.models)
-        self.model = ipywidgets.Dropdown(options=names, value=names[0], description="model")
-        self.stage = ipywidgets.Dropdown(options=self._stages(), value=self._stages()[-1], description="stage")
-        self.colours = ipywidgets.Dropdown(options=["logarithmic", "linear"], description="colours")
+        self.model = choice(names, "model", names[0])
+        self.stage = choice(self._stages(), "stage", self._stages()[-1])
+        self.colours = choice(["logarithmic", "linear"], "colours")
         self._assemble([self.model, self.stage, self.colours])
 
     @property

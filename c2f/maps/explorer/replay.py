@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from c2f.maps.explorer.base import Explorer
+from c2f.maps.explorer.base import Explorer, choice
 from c2f.maps.explorer.panel import GAP, INK, SIDE, Box, Panel, draw
 from c2f.maps.picture import Picture
 from c2f.maps.plots import TEST, TRAIN
@@ -40,11 +40,9 @@ class TrainingReplay(Explorer):
         wide = {"layout": {"width": "430px"}, "style": {"description_width": "70px"}}
         last = max(len(each.steps) for each in self.recordings) - 1
         self.frame = ipywidgets.IntSlider(last, 0, last, description="frame", **wide)
-        self.stage = ipywidgets.Dropdown(options=list(range(stages)), description="stage")
+        self.stage = choice(list(range(stages)), "stage")
         self.channel = ipywidgets.IntSlider(0, 0, self._channels() - 1, description="channel")
-        self.image = ipywidgets.Dropdown(
-            options=[(name, i) for i, name in enumerate(recording.names)], description="image"
-        )
+        self.image = choice([(name, i) for i, name in enumerate(recording.names)], "image")
         self._play = ipywidgets.Play(last, 0, last, 1, interval=250, description="play")
         self._link = ipywidgets.link((self._play, "value"), (self.frame, "value"))
         self.stage.observe(self._fit_channels, names="value")  # before `_assemble`'s: it must find a channel there
