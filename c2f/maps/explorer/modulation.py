@@ -55,7 +55,7 @@ class ModulationExplorer(Explorer):
     Raises ValueError for images of another shape, names too few or too many, and an `untrained` of other dims, depths
     or kernels.
 
-    Keyboard: Tab goes from control to control, the arrow keys change it.
+    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
     """
 
     def __init__(

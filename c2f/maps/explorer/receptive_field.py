@@ -34,7 +34,7 @@ class ReceptiveFieldExplorer(Explorer):
 
     Raises ValueError for no model and for images of another shape.
 
-    Keyboard: Tab goes from control to control, the arrow keys change it.
+    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
     """
 
     def __init__(self, models: Mapping[str, Conv2Former], images: Tensor) -> None:
