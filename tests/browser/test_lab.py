@@ -286,13 +286,13 @@ def turn_every_control(page: "sync_api.Page", cell: "sync_api.Locator") -> dict[
         for key in ("Home", "ArrowRight", "ArrowRight", "End"):
             handle.focus()
             page.keyboard.press(key)
-            page.wait_for_timeout(100)
-        changed[label] |= wait_for_change(page, cell, before)
+            changed[label] |= wait_for_change(page, cell, before, seconds=2)
     for group in cell.locator(".widget-toggle-buttons:visible").all():
         label = group.locator(".widget-label").inner_text()
         buttons = group.locator("button")
+        page.wait_for_timeout(500)  # what the last control changed may still be on its way
         changed[label] = buttons.count() == 1
-        for i in [*range(1, buttons.count()), 0]:
+        for i in range(1, buttons.count()):
             before = state(cell)
             buttons.nth(i).focus()
             page.keyboard.press("Space")
