@@ -7,7 +7,6 @@ window, or the part of a rolled window that lies together on the image.
 Shapes: H x W tokens of a grid, h x w pixels of the photograph that lies under it, M a window's side, T = M² its tokens.
 """
 
-import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,18 +32,6 @@ STRIPS = {"top and left": SECOND, "top": TRAIN, "left": TEST}  # what a roll tak
 INK, HERE = "#222222", "#FFE9A8"
 SHARES = "Oranges"
 Position = tuple[int, int]
-
-
-class Drawing(Picture):
-    """A picture of few colours, stored in 256 of them: a third of the bytes, and nothing that an eye would miss."""
-
-    def png(self) -> bytes:
-        from PIL import Image
-
-        file = io.BytesIO()
-        image = Image.open(io.BytesIO(super().png())).convert("RGB")
-        image.quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-        return file.getvalue()
 
 
 def pieces(attention: BlockAttention) -> Tensor:
@@ -220,7 +207,7 @@ def plot_reach(
         told.append(f"{name} from row {position[0]}, column {position[1]}: {counts}")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=11)
-    return Drawing(figure, f"How many tokens reach a position after {titles[0]} to {titles[-1]}. {'; '.join(told)}.")
+    return Picture(figure, f"How many tokens reach a position after {titles[0]} to {titles[-1]}. {'; '.join(told)}.")
 
 
 # ---- Weights
@@ -323,7 +310,7 @@ def plot_offsets(tables: Mapping[str, Tensor]) -> Picture:
         told.append(f"{name.replace(chr(10), ' ')}: {table.numel()} entries from {_number(table.min())} to "
                     f"{_number(table.max())}")  # fmt: skip
     axes[0].set_ylabel("δ row")
-    return Drawing(figure, f"A number for each offset δ. {'; '.join(told)}.")
+    return Picture(figure, f"A number for each offset δ. {'; '.join(told)}.")
 
 
 @dataclass(frozen=True)
@@ -423,8 +410,7 @@ def plot_rows_beside(
     told = [f"Swin {name} {_tell(weights)}" for name, weights in attention.items()]
     told += [f"ConvMod {name} {_tell(row)}, times U {_tell(row * u)}" for name, (row, u) in modulation.items()]
     place = f"At row {position[0]}, column {position[1]}"
-    picture = plot_overlays([above, *below], f"{place}: {'; '.join(told)}.", grid)
-    return Drawing(picture.figure, picture.alt)
+    return plot_overlays([above, *below], f"{place}: {'; '.join(told)}.", grid)
 
 
 def plot_same_place(
@@ -486,7 +472,7 @@ def plot_moves(moves: Sequence[int], changes: Mapping[str, Sequence[float]], win
     ax.legend(loc="upper center", ncols=len(changes), framealpha=1, edgecolor="none")
     _tidy(ax, "y")
     told = (f"{name} by {', '.join(f'{change:.0%}' for change in line)}" for name, line in changes.items())
-    return Drawing(figure, f"Moved by {moves[0]} to {moves[-1]} tokens, the output changes: {'; '.join(told)}.")
+    return Picture(figure, f"Moved by {moves[0]} to {moves[-1]} tokens, the output changes: {'; '.join(told)}.")
 
 
 # ---- Padding and cost
@@ -574,7 +560,7 @@ def plot_multiply_adds(costs: Mapping[str, MultiplyAdds], title: str) -> Picture
     longest = max(range(len(costs)), key=[cost.nominal for cost in costs.values()].__getitem__)
     ax.legend(frameon=False, loc="upper right" if longest >= len(costs) / 2 else "lower right", fontsize=9)
     _tidy(ax, "x")
-    return Drawing(figure, f"{title}: {'; '.join(told)}.")
+    return Picture(figure, f"{title}: {'; '.join(told)}.")
 
 
 def plot_speeds(costs: Mapping[str, MultiplyAdds], seconds: Mapping[str, Sequence[float]], images: int) -> Picture:
@@ -611,7 +597,7 @@ def plot_speeds(costs: Mapping[str, MultiplyAdds], seconds: Mapping[str, Sequenc
     for ax in (left, right):
         ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
         _tidy(ax, "x")
-    return Drawing(figure, f"Measured here, forward, batch {images}: {'; '.join(told)}.")
+    return Picture(figure, f"Measured here, forward, batch {images}: {'; '.join(told)}.")
 
 
 class Published(NamedTuple):
@@ -660,7 +646,7 @@ def plot_published(results: Sequence[Published]) -> Picture:
         f"{r.name} {100 * r.low:.3g}{'' if r.low == r.high else f' to {100 * r.high:.3g}'} % ({r.said})"
         for r in results
     )
-    return Drawing(figure, f"Accuracy on CIFAR-10 from scratch: {told}.")
+    return Picture(figure, f"Accuracy on CIFAR-10 from scratch: {told}.")
 
 
 # ---- A block of each kind
@@ -675,7 +661,7 @@ def plot_two_blocks() -> Picture:
     middle = "4×4 windows,\nevery other block shifted"
     _draw_block(ax, 4.6, "Swin", f"window attention\n{middle}", "MLP\nLinear, GELU, Linear")
     _draw_block(ax, 1.4, "Conv2Former", "ConvMod\n11×11 depthwise,\ntimes the value", "MLP with a 3×3\ndepthwise conv")
-    return Drawing(
+    return Picture(
         figure,
         "A Swin block and a Conv2Former block: both are norm, mixing of positions, addition, norm, MLP, addition; Swin "
         "mixes by attention in windows of 4×4, Conv2Former by ConvMod with its 11×11 depthwise convolution.",

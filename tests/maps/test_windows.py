@@ -1,14 +1,10 @@
 """The drawings of window attention hold what the blocks really did, and refuse what cannot be drawn."""
 
-import io
-
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from c2f import create_model
-from c2f.maps import Picture
 from c2f.maps import windows as draw
 from c2f.models.baselines import BlockAttention, Swin
 from c2f.models.cost import MultiplyAdds
@@ -137,13 +133,8 @@ def test_padding_tells_the_tokens() -> None:
     assert picture.figure.axes[0].get_xlim() == (-0.5, 13.5)
 
 
-def test_a_drawing_is_stored_in_few_colours() -> None:
-    drawing = draw.plot_two_blocks()
-    image = Image.open(io.BytesIO(drawing.png()))
-    assert image.mode == "P"
-    plain = Picture(drawing.figure, drawing.alt).png()
-    assert len(drawing.png()) < len(plain) / 2
-    assert "window" in drawing.alt
+def test_two_blocks_say_what_is_exchanged() -> None:
+    assert "attention in windows of 4×4, Conv2Former by ConvMod" in draw.plot_two_blocks().alt
 
 
 HALF = torch.zeros(16, 16, dtype=torch.bool)
