@@ -1,0 +1,114 @@
+"""The other process: runs a student's notebook, then answers the grader's questions about it (`c2f.course.remote`).
+
+    python -m c2f.course.worker NOTEBOOK READ WRITE
+
+It is started inside the sandbox and trusted in nothing. A cell that raises does not stop the cells below it. READ and
+WRITE are the pipes' file descriptors; the notebook's own output goes where the sandbox sends it.
+"""
+
+import json
+import os
+import re
+import struct
+import sys
+import traceback
+from typing import Any
+
+from c2f.course.remote import Handle, pack, unpack
+
+
+def run_notebook(path: str, names: dict[str, Any]) -> list[str]:
+    """Run the code cells in `names`. Returns what went wrong, a sentence a cell that raised."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    with open(path, encoding="utf-8") as file:
+        cells = json.load(file)["cells"]
+    wrong = []
+    for number, cell in enumerate(cells):
+        if cell.get("cell_type") != "code":
+            continue
+        source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+        # Magics and shell commands are a notebook's conveniences; here they do nothing.
+        lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.splitlines()]
+        try:
+            code = TransformerManager().transform_cell("\n".join(lines))
+            exec(compile(code, f"<cell {number}>", "exec"), names)
+        except Exception as error:
+            wrong.append(f"cell {number} raised {_say(error)}")
+        except SystemExit:
+            wrong.append(f"cell {number} called exit")
+    return wrong
+
+
+def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> None:
+    """Answer questions until the grader closes its end."""
+    import torch
+
+    objects: list[Any] = []
+
+    def keep(value: Any) -> Handle:
+        objects.append(value)
+        return Handle(len(objects) - 1, type(value).__name__)
+
+    def answer(what: str, args: list[Any]) -> Any:
+        match what:
+            case "errors":
+                return wrong
+            case "get":
+                if args[0] not in names:
+                    raise NameError(f"the notebook defines no {args[0]}")
+                return names[args[0]]
+            case "call":
+                return args[0](*args[1], **args[2])
+            case "attribute":
+                return getattr(args[0], args[1])
+            case "seed":
+                torch.manual_seed(args[0])
+                return None
+        raise ValueError(what)
+
+    while header := _exactly(read, 4):
+        text = _exactly(read, struct.unpack(">I", header)[0])
+        size = sum(_size(*tensor) for tensor in json.loads(text)["tensors"])
+        question = unpack(text, _exactly(read, size), objects.__getitem__)
+        try:
+            reply = pack({"result": answer(question["ask"], question["args"])}, keep)
+        except Exception as error:
+            reply = pack({"raised": _say(error)})
+        while reply:
+            reply = reply[os.write(write, reply) :]
+
+
+def _say(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<cell")]
+    where = f" (line {frames[-1].lineno} of {frames[-1].filename[1:-1]})" if frames else ""
+    return f"{type(error).__name__}: {error}"[:1000] + where
+
+
+def _size(name: str, shape: list[int]) -> int:
+    import math
+
+    from c2f.course.remote import DTYPES
+
+    return DTYPES[name].itemsize * math.prod(shape)
+
+
+def _exactly(pipe: int, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        some = os.read(pipe, count - len(parts))
+        if not some:
+            return b""
+        parts += some
+    return bytes(parts)
+
+
+def main() -> None:
+    path, read, write = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    names: dict[str, Any] = {"__name__": "__main__"}
+    wrong = run_notebook(path, names)
+    serve(names, wrong, read, write)
+
+
+if __name__ == "__main__":
+    main()
