@@ -139,13 +139,14 @@ def plot_grid(
     if not results or any((d, k) not in results for d in distances for k in kernels):
         raise ValueError("give accuracies for every pair of a distance and a kernel, and for at least one.")
     means = np.array([[100 * mean(results[d, k]) for k in kernels] for d in distances])
-    figure = _figure(1.5 + 1.25 * len(kernels), 1.9 + 0.8 * len(distances))
+    figure = _figure(1.5 + (1.25 if len(kernels) < 7 else 0.75) * len(kernels), 2.2 + 0.8 * len(distances))
     ax = figure.subplots()
     drawn = ax.imshow(means, cmap=COUNTS, vmin=40, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(means):
         ink = "white" if value > 76 else "black"
         ax.text(column, row - 0.12, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=13)
-        seeds = " ".join(f"{100 * a:.0f}" for a in results[distances[row], kernels[column]])
+        runs = [f"{100 * a:.0f}" for a in sorted(results[distances[row], kernels[column]])]
+        seeds = " ".join(runs) if len(runs) < 4 else f"{runs[0]} … {runs[-1]}"
         ax.text(column, row + 0.25, seeds, ha="center", va="center", color=ink, fontsize=8)
     for (name, limit), (colour, line) in zip(limits.items(), ((TEST, "-"), (WINDOW, "--")), strict=False):
         xs = [sum(k < limit(d) for k in kernels) - 0.5 for d in distances]
@@ -154,8 +155,8 @@ def plot_grid(
     ax.set_xticks(range(len(kernels)), kernels)
     ax.set_yticks(range(len(distances)), distances)
     ax.set(xlabel="kernel side k, in positions of 2 pixels", ylabel="distance of the discs, pixels")
-    figure.suptitle("Which kernel learns to compare discs how far apart", fontsize=11)
-    figure.legend(loc="outside upper center", frameon=False, ncols=2, fontsize=9)
+    ax.set_title("Which kernel learns to compare discs how far apart", fontsize=11)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=9)
     figure.colorbar(drawn, ax=ax, label="held-out accuracy, %")
     rows = "; ".join(
         f"at {d} pixels " + ", ".join(f"k = {k} {means[i, j]:.0f} %" for j, k in enumerate(kernels))
