@@ -1,6 +1,6 @@
 """The other process: runs a student's notebook, then answers the grader's questions about it (`c2f.course.remote`).
 
-    python -m c2f.course.worker NOTEBOOK READ WRITE
+    python -m c2f.course.worker NOTEBOOK READ WRITE MEMORY DISK THREADS
 
 It is started inside the sandbox and trusted in nothing. A cell that raises does not stop the cells below it. READ and
 WRITE are the pipes' file descriptors; the notebook's own output goes where the sandbox sends it.
@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 from c2f.course.remote import Handle, pack, unpack
+from c2f.course.sandbox import Limits
 
 
 def run_notebook(path: str, names: dict[str, Any]) -> list[str]:
@@ -104,7 +105,11 @@ def _exactly(pipe: int, count: int) -> bytes:
 
 
 def main() -> None:
-    path, read, write = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    path, (read, write, memory, disk, threads) = sys.argv[1], map(int, sys.argv[2:])
+    import torch
+
+    torch.set_num_threads(threads)
+    Limits(memory=memory, disk=disk).apply()  # after torch, which maps much
     names: dict[str, Any] = {"__name__": "__main__"}
     wrong = run_notebook(path, names)
     serve(names, wrong, read, write)

@@ -37,6 +37,7 @@ ANSWERS = {
     "not a number": (lambda x: x * float("nan"), "hint", "not finite"),
     "equals everything": (lambda x: EqualsEverything(), "hint", "is a EqualsEverything"),
     "raises": (raises, "hint", "your code raised AttributeError"),
+    "torch refuses": (lambda x: (x > 0) - (x > 1), "hint", "your code raised"),
     "not callable": (3, "hint", "your code raised TypeError"),
 }
 

@@ -24,7 +24,8 @@ def start(path: Path, seconds: float = 20.0) -> tuple[subprocess.Popen, Remote]:
     to_read, from_write = os.pipe()
     from_read, to_write = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "c2f.course.worker", str(path), str(from_read), str(from_write)],
+        [sys.executable, "-m", "c2f.course.worker", str(path), str(from_read), str(from_write),
+         str(4 << 30), str(1 << 28), "1"],
         pass_fds=(from_read, from_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(from_read)

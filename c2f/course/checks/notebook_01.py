@@ -58,6 +58,9 @@ def toeplitz_1d(answer: Callable[[Tensor, int], Tensor]) -> str:
                 f"your matrix is {made.shape[0]}×{made.shape[1]}: without zeros around the line it gets shorter. "
                 f"With zero padding every one of the {n} positions has an output, those at the ends too."
             )
+        if isinstance(made, Tensor) and size > 3 and made.shape in ((n - size + 3, n), (n, n - size + 3)):
+            raise Hint(f"right for a kernel of 3, but one of {size} makes {made.shape[0]}×{made.shape[1]}: how many "
+                       f"zeros does it need at each end?")  # fmt: skip
         if isinstance(made, Tensor) and made.shape in ((n, n + 2 * half), (n + 2 * half, n)) and half:
             raise Hint(
                 f"your matrix is {made.shape[0]}×{made.shape[1]}: it still has the columns of the padding. Those "
@@ -107,6 +110,10 @@ def toeplitz_2d(answer: Callable[[Tensor, int, int], Tensor]) -> str:
         if isinstance(made, Tensor) and made.ndim == 2 and set(made.shape) == {inside, size} and k > 1:
             raise Hint(f"your matrix is {made.shape[0]}×{made.shape[1]}: are the outputs at the map's edge left out? "
                        f"With zero padding there are as many outputs as inputs.")  # fmt: skip
+        as_of_3 = (height - k + 3) * (width - k + 3)
+        if isinstance(made, Tensor) and made.ndim == 2 and set(made.shape) == {as_of_3, size} and k > 3:
+            raise Hint(f"right for a 3×3 kernel, but a {k}×{k} one makes {made.shape[0]}×{made.shape[1]}: how many "
+                       f"zeros does it need at each edge?")  # fmt: skip
         if isinstance(made, Tensor) and made.shape == (height, width, height, width):
             raise Hint("right before the last step: row and column of a position are still two axes; make one of them.")
         flipped, turned = (toeplitz(other[None, None], height, width)[0] for other in (kernel.flip(0, 1), kernel.T))
@@ -116,6 +123,7 @@ def toeplitz_2d(answer: Callable[[Tensor, int, int], Tensor]) -> str:
             (flipped, "the numbers run backwards along each row: either the matrix is transposed, or the kernel was "
              "turned around. Rows are OUTPUT positions."),
             (turned, "rows and columns of the kernel are exchanged."),
+            (toeplitz(kernel[None, None], width, height)[0], "height and width are exchanged: a map is (H, W)."),
             (columns_first, "positions are counted down the columns; count row by row: p = width · row + column."),
             (_leaky(kernel, height, width), "the last position of a line meets the first of the next: on the map they "
              "are no neighbours. Check row AND column before you write."),

@@ -72,6 +72,10 @@ def layer_norm(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
         (z * weight[:, None, None], "the bias is not added yet."),
         (z * weight + bias, "weight and bias lie along the columns: a tensor (6,) is matched with the LAST axis. Give "
                             "them two more axes, so that they lie along the channels."),
+        (z * weight[:, None, None] + bias, "the weight is right; the bias lies along the columns: it needs two more "
+                                           "axes as well."),
+        (F.layer_norm(x, (6,), weight, bias, eps=1e-6), "F.layer_norm works on the LAST axis, here the columns: bring "
+         "the channels to the end before, and back after."),
         (scaled((x - mean) / (x.var(1, keepdim=True) + 1e-6).sqrt()), "nearly: torch divides by C − 1 when it takes a "
          "spread, unless told otherwise. A layer norm divides by C: see `correction`."),
         (scaled((x - mean) / (variance + 1e-6)), "that divides by the variance, which is the square of the spread."),
@@ -166,14 +170,15 @@ def convmod(answer: type[nn.Module]) -> str:
     x = 1 + 2 * torch.randn(2, 6, 7, 9, generator=draw)
     before = x.clone()
     with torch.no_grad():
+        if isinstance(mine.a, nn.Sequential) and (size := mine.a(x).shape[-2:]) != x.shape[-2:]:
+            raise Hint(
+                f"with kernel_size=5 a map of 7×9 comes out of a as {'×'.join(map(str, size))}, too "
+                f"{'small' if size[0] < 7 else 'large'} to meet V: how much padding does a kernel of side k need on "
+                f"each side to keep the size?"
+            )
         made = mine(x)
         if made is None or made is ...:
             raise NotImplementedError
-        if isinstance(made, Tensor) and made.shape[-2:] != x.shape[-2:]:
-            raise Hint(
-                f"the map went in as 7×9 and came out as {'×'.join(map(str, made.shape[-2:]))}: how much padding does "
-                f"a kernel of side k need on each side to keep the size?"
-            )
         made = expect_tensor(made, tuple(x.shape), "the output")
         expect_untouched(x, before, "x")
         expect(made, theirs(x), "the output", _slips(theirs, x), "All layers are right, so it is in forward: norm "
@@ -184,6 +189,10 @@ def convmod(answer: type[nn.Module]) -> str:
 def _expect_layers(mine: nn.Module, theirs: nn.Module) -> None:
     """Hint unless the state dicts fit."""
     have, want = ({name: tuple(value.shape) for name, value in m.state_dict().items()} for m in (mine, theirs))
+    if "norm.running_mean" in have:
+        raise Hint("your norm is a BatchNorm, which averages over the images; ConvMod's takes one position's channels.")
+    if "v.0.weight" in have:
+        raise Hint("v is a Sequential; V is one 1×1 convolution, with no GELU after it.")
     if "a.1.weight" in have:
         raise Hint("in your a the second layer has weights; between the two convolutions stands the GELU.")
     if have.get("a.2.weight", ())[1:2] == (6,):
@@ -214,11 +223,17 @@ def _slips(m: ConvMod, x: Tensor) -> Known:
     """What forward gives after each mistake that is known."""
     z = m.norm(x)
     a, v = m.a(z), m.v(z)
+    grouped = F.group_norm(x, 1, m.norm.weight, m.norm.bias)
     return [
         (x + m.proj(a * v), "x is added already: that is the block's task; ConvMod gives only the branch."),
         (a * v, "the product is there; the last 1×1 convolution, proj, is not."),
         (m.proj(a + v), "A and V are added. How does a weight act on a value?"),
         (m.proj(m.a(x) * m.v(x)), "the norm is not used."),
+        (m.proj(m.a(grouped) * m.v(grouped)), "your norm is a GroupNorm of one group: one mean for a whole image. "
+         "ConvMod's takes the channels of one position."),
+        (m.proj(a * F.gelu(v)), "V passes a GELU; the GELU is in A's branch alone."),
+        (m.proj(a * m.v(a)), "V is made from A; both branches begin at the normalised map."),
+        (m.proj(a) * v, "proj is applied to A alone; it comes last, after the product."),
         (m.proj(m.a(z) * m.v(x)), "V is made from x itself; both branches begin at the normalised map."),
         (m.proj(m.a(x) * m.v(z)), "A is made from x itself; both branches begin at the normalised map."),
         (m.proj(a * x), "A weighs x itself; the value V = W2 x is not used."),

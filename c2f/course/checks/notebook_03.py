@@ -135,7 +135,7 @@ def _expect_scale(made: Tensor, x: Tensor, p: float) -> None:
 @exercise("03.3", "The parameters of a stage", "medium", 10)
 def stage_parameters(answer: Callable[[int, int, int], int]) -> str:
     """Knows: parts that are forgotten, one by one, and the widths that are mixed up."""
-    for dim, depth, k in ((128, 2, 11), (64, 3, 5), (32, 1, 7)):
+    for dim, depth, k in ((128, 3, 11), (64, 2, 5), (32, 1, 7)):  # with depth 2 first, two mistakes would look alike
         config = Conv2FormerConfig(kernel_size=k)
         with torch.device("meta"):
             stage = Stage(make_downsample("group", dim // 2, dim), [Block(dim, config, 0.0) for _ in range(depth)])
@@ -156,13 +156,15 @@ def stage_parameters(answer: Callable[[int, int, int], int]) -> str:
              "which it has not, or its norm has too many channels: it stands BEFORE the convolution."),
             (float(total + 2 * dim), "nearly: the downsampling's convolution has no bias, and its norm stands BEFORE "
              "it, where there are half as many channels."),
-            (float(total + 3 * conv), "the downsampling's convolution begins with half as many channels."),
+            *((float(total + more), "the downsampling begins with half as many channels: so does its norm, and its "
+               "convolution leads from dim // 2 to dim.") for more in (conv, 3 * conv, down, 3 * conv + dim)),
             (float(total - conv + conv // 4), "a 2×2 convolution has four matrices, one for each of its positions."),
             (without(_count(convmod.norm) + _count(mlp.norm)), "the two layer norms of each block are missing."),
             (without(_count(mlp.norm)), "one layer norm a block is missing: ConvMod has one and the MLP has one."),
             (without(_count(mlp)), "that is ConvMod and the downsampling; each block has an MLP as well."),
             (without(_count(convmod)), "that is the MLP and the downsampling; each block has a ConvMod as well."),
             (without(_count(mlp.pos)), "the 3×3 depthwise convolution in the MLP is missing."),
+            (without(6 * 2 * dim), "a 3×3 kernel has nine numbers, not three."),
             (without(_count(mlp.pos) // 2), "the MLP's 3×3 convolution works on the widened map, of 2·dim channels."),
             (without(_count(convmod.a[2])), f"the {k}×{k} depthwise convolution is missing."),
             (without(_count(convmod.a[0])), "one 1×1 convolution of ConvMod is missing: there are three."),
@@ -184,7 +186,7 @@ def _count(module: nn.Module) -> int:
 # ---- A block
 
 
-@exercise("03.4", "Assemble a block", "hard", 12)
+@exercise("03.4", "Assemble a block", "medium", 8)
 def block(answer: Callable[..., Tensor]) -> str:
     """Knows: residuals missing or dropped, branches side by side or exchanged, scale or drop left out or misplaced."""
     with torch.random.fork_rng(devices=[]):

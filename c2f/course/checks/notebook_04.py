@@ -51,7 +51,7 @@ def which(answer: dict[str, str]) -> str:
         if name not in RIDDLE:
             raise Hint(f"{letter}: there is no {name!r} among them; the six are {', '.join(RIDDLE)}.")
         if not torch.equal(shown, riddle_row(name, photographs)):
-            raise Hint(f"{letter} is something else: {SIGNS[name]}. Is that so in row {letter}?")
+            raise Hint(f"{letter} is something else: {SIGNS[name]}. Is that so in column {letter}?")
     return "each leaves its own traces: black corners, mirrored borders, straight edges, or none at all."
 
 
@@ -126,8 +126,8 @@ def shift(answer: Callable[[Tensor, int, int], Tensor]) -> str:
             raise
         if isinstance(moved, Tensor) and moved.shape[:1] == (3,) and moved.shape != image.shape:
             raise Hint(
-                f"a shifted image has the size of the image, {SIDE}×{SIDE}; yours has {tuple(moved.shape[1:])}. After "
-                "padding, cut out a window of the old size, with the same padding on all four sides to move it in."
+                f"a shifted image has the size of the image, {SIDE}×{SIDE}; yours has {tuple(moved.shape[1:])}. "
+                "Pad all four sides alike, and cut out a window of as many rows and columns as the image has."
             )
         return expect_tensor(moved, tuple(image.shape), "the shifted image")
 
@@ -265,7 +265,7 @@ def cutmix(answer: Callable[[Tensor, Tensor, Tensor, Tensor, tuple[int, int, int
         if not _same(mixed, torch.where(inside, other, image)):
             raise Hint(
                 f"the box {box} reaches beyond the image, and what is pasted is not the part that lies on it. A "
-                "negative start counts from the end in Python: cut the box off at 0 and at the image's size first."
+                "negative start or stop counts from the end in Python: cut both off at 0 and at the image's size first."
             )
         if _same(label, (1 - nominal / SIDE**2) * one + nominal / SIDE**2 * two):
             raise Hint(

@@ -153,7 +153,8 @@ def _list(values: list[float]) -> str:
 @exercise("05.3", "One step of the loop", "medium", 8)
 def one_step(answer: Callable[..., float]) -> str:
     """Knows: gradients that add up, are emptied too late, or used a step late, no step, a rate that is not set, set
-    for one group only, or set after the step, a loss measured after it, a tensor that keeps its graph."""
+    for one group only, set after the step, or given to a new optimizer, a loss measured after it, a tensor that
+    keeps its graph."""
     model, optimizer, batches = _small_training()
     (x, targets), (x2, targets2) = batches
     first = _gradients(model, x, targets)
@@ -166,11 +167,16 @@ def one_step(answer: Callable[..., float]) -> str:
     _explain_no_movement(model, before, after)
     moved = [old - new for old, new in zip(before, after, strict=True)]
     _explain_rate(moved, first, "the first call")
+    if any(group["lr"] != 0.1 for group in optimizer.param_groups):
+        raise Hint(
+            "the weights moved as they should, but the optimizer that you were given still has its old rate. A new one "
+            "at every step would have forgotten Adam's running means: set the rate of the one that you have."
+        )
 
     if isinstance(loss, Tensor) and loss.requires_grad:
         raise Hint(
             "the weights move as they should, but you return the loss with its graph; kept in a list, it keeps "
-            "every step's activations in memory too. .item() gives the bare number."
+            "every step's graph in memory too. .item() gives the bare number."
         )
     number = expect_number(loss, "the loss that you return")
     if abs(number - loss_before) > 1e-5 and abs(number - loss_after) <= 1e-5:
