@@ -226,7 +226,7 @@ def plot_reach(changes: Mapping[str, Tensor], position: tuple[int, int]) -> Pict
     bar = figure.colorbar(drawn, ax=axes.tolist(), shrink=0.7, ticks=[largest / 1e4, largest / 1e2, largest])
     bar.ax.set_yticklabels(["1/10,000", "1/100", "largest"])
     bar.ax.minorticks_off()
-    bar.set_label("size of the change")
+    bar.set_label("size of the change,\neach map by itself")
     return Picture(figure, f"One position is changed, row {position[0]}, column {position[1]}. {'; '.join(said)}.")
 
 
@@ -729,7 +729,7 @@ def plot_steps() -> Picture:
     values = list(counts.values())
     figure = _figure(9.6, 3.9)
     ax = figure.subplots()
-    names = ["seed\nN, CIFAR-10", *SEED_TO_PAPER.values(), "paper\nN, ImageNet"]
+    names = ["ours\nN, CIFAR-10", *SEED_TO_PAPER.values(), "paper\nN, ImageNet"]
     changes = np.diff(values)
     ax.bar([0, len(names) - 1], [values[0] / 1e6, values[-1] / 1e6], color=SOFT, width=0.65)
     for x, (before, change) in enumerate(zip(values, changes, strict=False), start=1):
@@ -741,9 +741,7 @@ def plot_steps() -> Picture:
     for x, value in ((0, values[0]), (len(names) - 1, values[-1])):
         ax.text(x, value / 1e6 + 0.15, f"{value:,}", ha="center", va="bottom", fontsize=9)
     ax.set_xticks(range(len(names)), names, fontsize=8.5)
-    ax.set(
-        ylabel="million parameters", title="From the seed model to the paper's N, one change at a time", ylim=(0, 17)
-    )
+    ax.set(ylabel="million parameters", title="From our model to the paper's N, one change at a time", ylim=(0, 17))
     _open(ax)
     words = [" ".join(text.split()) for text in SEED_TO_PAPER.values()]
     told = ", ".join(f"{text}: {change:+,}" for text, change in zip(words, changes, strict=True)).replace(" -", " −")

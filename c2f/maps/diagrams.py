@@ -65,15 +65,15 @@ def _draw_stages(ax: "Axes", model: Conv2Former, here: str, image_size: tuple[in
     y, config = 8.55, model.config
     _say(ax, 0, 9.7, "the network", weight="bold", ha="left")
     xs = _spread(len(config.dims) + 4, 1.3, 17.7)
-    for left, right in pairwise(xs):
-        _arrow(ax, (left, y), (right - 0.83, y))
+    for i, (left, right) in enumerate(pairwise(xs)):
+        _arrow(ax, (left, y), (right - (0.96 if 1 <= i <= len(config.dims) else 0.83), y))
     everything = here == "network"
     _box(ax, xs[0], y, f"image\n3×{image_size[0]}×{image_size[1]}", lit=everything)
     _box(ax, xs[1], y, f"stem\n{STEMS[config.stem]}", lit=everything or here == "stem")
     sizes = _map_sizes(model, image_size)
     for i, (dim, depth, (height, width)) in enumerate(zip(config.dims, config.depths, sizes, strict=True)):
         text = f"stage {i}\n{dim}×{height}×{width}\n{depth} block{'s' * (depth > 1)}"
-        _box(ax, xs[2 + i], y, text, lit=everything or here == "stages", height=1.75)
+        _box(ax, xs[2 + i], y, text, lit=everything or here == "stages", width=1.9, height=1.75)
     _box(ax, xs[-2], y, "head\naverage,\nLinear", lit=everything or here == "head", height=1.75)
     _box(ax, xs[-1], y, f"{config.num_classes}\nscores", lit=everything)
     return xs[2] - 0.95, xs[2] + 0.95, y - 0.9
