@@ -89,8 +89,8 @@ def plot_loop(*here: str) -> Picture:
         ax.annotate("", end, start, arrowprops=solid)
         middle = ((start[0] + end[0]) / 2 + dx, (start[1] + end[1]) / 2 + dy)
         ax.text(*middle, said, ha="center", va="center", fontsize=8.5, color=SOFT)
+    ax.plot([9.4, 9.4], [2.0, 0.6], "--", color=SOFT, linewidth=1)
     for end in ((6.55, 0.6), (11.75, 0.6)):
-        ax.plot([9.4, 9.4, end[0]], [2.0, 0.6, 0.6], "--", color=SOFT, linewidth=1)
         ax.annotate("", end, (9.4, 0.6), arrowprops=solid | {"color": SOFT, "linestyle": "--"})
     ax.plot([5.5, 5.5, 13.3, 13.3], [5.4, 5.8, 5.8, 5.6], color=INK, linewidth=1)
     ax.annotate("", (13.3, 5.4), (13.3, 5.8), arrowprops=solid)
@@ -437,7 +437,9 @@ def plot_hunt(curves: Mapping[str, Curves], sound: Curves) -> Picture:
 def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04)  # panels stand apart, so that a label belongs to one of them
+    return figure
 
 
 def _finish(ax: "Axes", title: str, x: str, y: str, corner: str = "upper right") -> None:

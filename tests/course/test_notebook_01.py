@@ -48,6 +48,10 @@ LINES = {
     "one too far right": (lambda k, n: line(k, n, first=1 - len(k) // 2), "begins at the diagonal"),
     "one too far left": (lambda k, n: line(k, n, first=-1 - len(k) // 2), "ends at the diagonal"),
     "no padding": (unpadded, "without zeros around the line"),
+    "padding for three": (
+        lambda k, n: F.conv1d(torch.eye(n)[:, None], k[None, None], padding=1)[:, 0].T,
+        "how many zeros does it need at each end",
+    ),
     "padding kept": (with_padding, "still has the columns of the padding"),
     "nothing written": (lambda k, n: torch.zeros(n, n), "all zeros"),
     "only the diagonal": (lambda k, n: k[len(k) // 2] * torch.eye(n), "where do its neighbours go"),
@@ -124,6 +128,11 @@ PLANES = {
     "torus": (torus, "the kernel comes in again on the other side"),
     "from the corner": (from_the_corner, "top left corner lies on p"),
     "no padding": (without_edges, "outputs at the map's edge left out"),
+    "padding for three": (
+        lambda k, h, w: F.conv2d(torch.eye(h * w).view(-1, 1, h, w), k[None, None], padding=1).flatten(1).T,
+        "how many zeros does it need at each edge",
+    ),
+    "height and width exchanged": (lambda k, h, w: plane(k, w, h), "height and width are exchanged"),
     "four axes": (lambda k, h, w: plane(k, h, w).view(h, w, h, w), "right before the last step"),
     "nothing written": (lambda k, h, w: torch.zeros(h * w, h * w), "all zeros"),
     "one-dimensional": (lambda k, h, w: line(k.flatten(), h * w), "list the input positions that its window covers"),

@@ -131,6 +131,10 @@ def uphill(model, optimizer, x, targets, lr):
     return loss.item()
 
 
+def new_optimizer(model, optimizer, x, targets, lr):
+    return step_of("empty", "backward", "step")(model, torch.optim.SGD(model.parameters(), lr), x, targets, lr)
+
+
 STEP = {
     "never emptied": (step_of("rate", "backward", "step"), "backward() adds to"),
     "emptied too late": (step_of("rate", "backward", "empty", "step"), "emptied between"),
@@ -146,6 +150,7 @@ STEP = {
     "a graph": (step_of("rate", "empty", "backward", "step", result="tensor"), "with its graph"),
     "loss afterwards": (step_of("rate", "empty", "backward", "step", result="after"), "second forward pass"),
     "uphill": (uphill, "went uphill"),
+    "a new optimizer": (new_optimizer, "set the rate of the one that you have"),
 }
 
 
