@@ -278,7 +278,7 @@ def plot_image_table(
     figure.suptitle(title, fontsize=11)
     named = f"{len(rows)} row{'s' * (len(rows) > 1)} of {count} images"
     said = [
-        ("rows", [name for name in rows if name]),
+        ("rows", [name for name in rows if name.strip()]),
         ("columns", columns),
         ("captions", [text for row in captions for text in row]),
     ]
@@ -297,13 +297,13 @@ def plot_histograms(before: Tensor, after: Tensor) -> Picture:
     axes = figure.subplots(1, 2)
     colours, styles = ("#D55E00", "#009E73", "#0072B2"), ("-", "--", ":")
     for ax, values, name in zip(axes, (before.float(), after), ("as stored: 0 to 255", "normalised"), strict=True):
-        low, high = values.min().item(), values.max().item()
         for channel, (colour, style) in enumerate(zip(colours, styles, strict=True)):
-            counts, edges = torch.histogram(values[:, channel].flatten().cpu(), 40, range=(low, high), density=True)
+            one = values[:, channel].flatten().cpu()  # from its own least to its own greatest: the same bins in both
+            counts, edges = torch.histogram(one, 30, range=(one.min().item(), one.max().item()), density=True)
             label = ("red", "green", "blue")[channel]
             ax.stairs(counts.numpy(), edges.numpy(), color=colour, linestyle=style, linewidth=1.8, label=label)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(title=name, xlabel="value", ylabel="density of the pixels")
+        ax.set(title=name, xlabel="value of a pixel", ylabel="how often", yticks=[])
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     return Picture(
@@ -370,7 +370,9 @@ def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: st
     ax.set_yticks(range(len(names)), names)
     low, high = min(map(min, micro.values())), max(map(max, micro.values()))
     ax.set(xscale="log", xlim=(low / 1.5, 4 * high), ylim=(-0.7, len(names) - 0.3))
-    ax.set(xlabel="microseconds an image (each mark along the axis: ten times as long)", title=title)
+    ax.set(xlabel="microseconds an image (from one grid line to the next: ten times as long)", title=title)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    ax.xaxis.set_tick_params(which="minor", bottom=False)
     ax.grid(axis="x", alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     listed = ", ".join(f"{name} {_three_digits(medians[name])}" for name in names)
@@ -438,18 +440,25 @@ LETTERS = "ABCDEF"
 
 
 def riddle_images(images: Tensor) -> dict[str, Tensor]:
-    """Three images (3, 3, H, W) a letter; each letter stands for one of `RIDDLE`, which one is drawn from a seed."""
+    """Two images (2, 3, H, W) a letter; each letter stands for one of `RIDDLE`, which one is drawn from a seed."""
     order = torch.randperm(len(RIDDLE), generator=torch.Generator().manual_seed(4)).tolist()
     return {letter: riddle_row(RIDDLE[number], images) for letter, number in zip(LETTERS, order, strict=True)}
 
 
 def riddle_row(name: str, images: Tensor) -> Tensor:
-    """The first three images (3, 3, H, W) in [0, 1] under one augmentation, strong enough to be told."""
+    """The first two images (2, 3, H, W) in [0, 1] under one augmentation, strong enough to be told."""
     strength, seed = {
         "flip": (1.0, 0), "rotation": (40, 5), "shift": (10, 6),
-        "erasing": (1.0, 3), "MixUp": (2.0, 14), "CutMix": (2.0, 45),
+        "erasing": (1.0, 2), "MixUp": (2.0, 14), "CutMix": (2.0, 45),
     }[name]  # fmt: skip
-    return draw_augmented(name, images, torch.eye(len(images)), strength, seed).images[:3]
+    return draw_augmented(name, images, torch.eye(len(images)), strength, seed).images[:2]
+
+
+def plot_riddle(images: Tensor, names: Sequence[str]) -> Picture:
+    """The riddle as a table: a column for each letter, a row for each of the first two of `images` (N, 3, H, W)."""
+    shown = torch.stack(list(riddle_images(images).values()), dim=1)  # (2, letters, 3, H, W)
+    rows = dict(zip(names[:2], shown, strict=True))
+    return plot_image_table(rows, list(LETTERS), title="Which augmentation is which?", side=1.4)
 
 
 # ---- Strokes

@@ -210,6 +210,15 @@ def cut(image, other, label, other_label, box, *, nominal=False, inside_out=Fals
     return mixed, (1 - share) * label + share * other_label
 
 
+def cut_only_the_starts(image, other, label, other_label, box):
+    """Cuts the starts off at 0 and forgets that a stop may be negative as well."""
+    top, left, height, width = box
+    inside = torch.zeros(image.shape[1:], dtype=torch.bool)
+    inside[max(top, 0) : top + height, max(left, 0) : left + width] = True
+    share = inside.float().mean()
+    return torch.where(inside, other, image), (1 - share) * label + share * other_label
+
+
 def cut_in_place(image, other, label, other_label, box):
     mixed, soft_label = cut(image, other, label, other_label, box)
     image.copy_(mixed)
@@ -222,6 +231,7 @@ CUTS = {
     "inside out": (lambda *a: cut(*a, inside_out=True), "the box shows the image itself"),
     "on its side": (lambda *a: cut(*a, on_its_side=True), "lies on its side"),
     "negative starts": (lambda *a: cut(*a, clamp=False), "counts from the end"),
+    "a negative stop": (cut_only_the_starts, "start or stop counts from the end"),
     "shares exchanged": (lambda i, o, y, z, box: (cut(i, o, y, z, box)[0], cut(i, o, z, y, box)[1]), "are exchanged"),
     "the label stays": (lambda i, o, y, z, box: (cut(i, o, y, z, box)[0], y), "still the image's own"),
     "half and half": (lambda i, o, y, z, box: (cut(i, o, y, z, box)[0], (y + z) / 2), "18 of 64 pixels"),

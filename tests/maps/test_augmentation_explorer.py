@@ -209,6 +209,10 @@ def test_draw_augmented_says_what_would_do(images: Tensor) -> None:
 def test_table_describes_itself_and_refuses_what_does_not_fit(images: Tensor) -> None:
     picture = pictures.plot_image_table({"one": images, "two": images}, list("abcde"), title="Two rows")
     assert picture.alt == "Two rows: 2 rows of 5 images; rows: one, two; columns: a, b, c, d, e."
+    unnamed = pictures.plot_image_table({"": images, " ": images})
+    assert unnamed.alt == "2 rows of 5 images."
+    riddle = pictures.plot_riddle(images, list("abcde"))
+    assert riddle.alt == "Which augmentation is which?: 2 rows of 6 images; rows: a, b; columns: A, B, C, D, E, F."
     with pytest.raises(ValueError, match="as many in each"):
         pictures.plot_image_table({"one": images, "two": images[:2]})
     with pytest.raises(ValueError, match="give one each"):

@@ -25,7 +25,7 @@ class AugmentationExplorer(Explorer):
         names: what each of them is, which is its label too.
         start: one of `AUGMENTATIONS`, or "recipe: seed" and the like.
 
-    Keyboard: Tab goes from control to control, the arrow keys change it. Raises ValueError for images of another
+    Keyboard: Tab goes from slider to slider, the arrow keys move one. Raises ValueError for images of another
     type or shape, and for names that do not fit.
     """
 
