@@ -8,7 +8,7 @@ import html
 import math
 import numbers
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,6 +126,45 @@ def expect_close(value: Any, expected: Tensor | float, what: str, *, hint: str =
         number = expect_number(value, what)
         if abs(number - expected) > tolerance * max(abs(expected), 1e-12):
             raise Hint(f"{what} is {number:g}, and that is not it. {hint}".rstrip())
+
+
+Known = Sequence[tuple[Tensor | float, str]]
+"""Values that a known mistake leads to, each with the hint for it."""
+
+
+def expect(
+    value: Any, right: Tensor | float, what: str, known: Known, otherwise: str, tolerance: float | None = None
+) -> None:
+    """Hint unless `value` is `right`: where it is what a known mistake gives, the hint for that, else `otherwise`.
+
+    The tolerance is relative; by default 1e-5 for tensors and 1e-9 for a number, which is a count more often than not.
+    """
+    is_tensor = isinstance(right, Tensor)
+    tolerance = tolerance or (1e-5 if is_tensor else 1e-9)
+    value = expect_tensor(value, tuple(right.shape), what) if is_tensor else expect_number(value, what)
+    if not is_close(value, right, tolerance):
+        for wrong, hint in known:
+            if is_close(value, wrong, tolerance):
+                raise Hint(hint)
+    expect_close(value, right, what, hint=otherwise, tolerance=tolerance)
+
+
+def expect_untouched(x: Tensor, before: Tensor, what: str) -> None:
+    """Hint where an answer has changed its own input."""
+    if not torch.equal(x, before):
+        raise Hint(
+            f"your code changed {what} itself (an operator such as -= or *=, or a method that ends in _); the caller "
+            f"still needs it as it was, so make a new tensor."
+        )
+
+
+def is_close(value: Tensor | float, other: Tensor | float, tolerance: float = 1e-5) -> bool:
+    """Whether a value is another one, in shape and to a relative tolerance; for a value whose type was looked at."""
+    value, other = (torch.as_tensor(number).detach() for number in (value, other))
+    if value.shape != other.shape or value.is_complex():
+        return False
+    value, other = value.double(), other.double()
+    return bool((value - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-12))
 
 
 def _is_blank(answer: Any) -> bool:

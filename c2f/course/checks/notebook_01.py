@@ -1,45 +1,13 @@
 """The exercises of notebook 01: a convolution as a matrix, attention by hand, what both cost, ConvMod as a matrix."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2f.course.checks.exercise import Hint, exercise, expect_close, expect_number, expect_tensor
+from c2f.course.checks.exercise import Hint, Known, exercise, expect, expect_tensor, expect_untouched, is_close
 from c2f.models.depthwise import toeplitz
-
-Known = Sequence[tuple[Tensor | float, str]]
-"""Values that a known mistake leads to, each with the hint for it."""
-
-
-def _expect(value: Any, right: Tensor | float, what: str, known: Known, otherwise: str) -> None:
-    """Hint unless `value` is `right`; where it is what a known mistake gives, the hint for that mistake."""
-    if isinstance(right, Tensor):
-        value = expect_tensor(value, tuple(right.shape), what)
-        if not _close(value, right):
-            for wrong, hint in known:
-                if _close(value, wrong):
-                    raise Hint(hint)
-    else:
-        value = expect_number(value, what)
-        for wrong, hint in known if value != right else ():
-            if value == wrong:
-                raise Hint(hint)
-    expect_close(value, right, what, hint=otherwise, tolerance=1e-5 if isinstance(right, Tensor) else 1e-9)
-
-
-def _close(value: Tensor, other: Tensor | float) -> bool:
-    if not isinstance(other, Tensor) or value.shape != other.shape or value.is_complex():
-        return False
-    return bool((value.double() - other.double()).abs().max() <= 1e-5 * other.double().abs().max().clamp(min=1e-12))
-
-
-def _unchanged(tensor: Tensor, before: Tensor, what: str) -> None:
-    if not torch.equal(tensor, before):
-        raise Hint(f"your code changed {what} itself; the caller still needs it as it was, so make a new tensor.")
-
 
 # ---- Convolution
 
@@ -52,7 +20,7 @@ def toeplitz_1d(answer: Callable[[Tensor, int], Tensor]) -> str:
         before, half = kernel.clone(), size // 2
         right = toeplitz(kernel[None, None, None], 1, n)[0]
         made = answer(kernel, n)
-        _unchanged(kernel, before, "the kernel")
+        expect_untouched(kernel, before, "the kernel")
         if isinstance(made, Tensor) and made.shape in ((n - size + 1, n), (n, n - size + 1)) and size > 1:
             raise Hint(
                 f"your matrix is {made.shape[0]}×{made.shape[1]}: without zeros around the line it gets shorter. "
@@ -88,7 +56,7 @@ def toeplitz_1d(answer: Callable[[Tensor, int], Tensor]) -> str:
             (torch.zeros(n, n), "the matrix is all zeros: was anything written into it?"),
             (torch.diag(kernel[half].expand(n)), "only the kernel's middle is in it; where do its neighbours go?"),
         ]  # fmt: skip
-        _expect(made, right, f"the matrix of a kernel of {size} on {n} positions", known,
+        expect(made, right, f"the matrix of a kernel of {size} on {n} positions", known,
                 "Take one row p, and write down which input position each kernel number meets.")  # fmt: skip
     return "row p is the kernel laid around position p, and what hangs over the end is cut off."
 
@@ -105,7 +73,7 @@ def toeplitz_2d(answer: Callable[[Tensor, int, int], Tensor]) -> str:
         before, size = kernel.clone(), height * width
         right = toeplitz(kernel[None, None], height, width)[0]
         made = answer(kernel, height, width)
-        _unchanged(kernel, before, "the kernel")
+        expect_untouched(kernel, before, "the kernel")
         inside = (height - k + 1) * (width - k + 1)
         if isinstance(made, Tensor) and made.ndim == 2 and set(made.shape) == {inside, size} and k > 1:
             raise Hint(f"your matrix is {made.shape[0]}×{made.shape[1]}: are the outputs at the map's edge left out? "
@@ -132,7 +100,7 @@ def toeplitz_2d(answer: Callable[[Tensor, int, int], Tensor]) -> str:
             (from_corner, "the kernel's top left corner lies on p; its middle belongs there."),
             (torch.zeros(size, size), "the matrix is all zeros: was anything written into it?"),
         ]  # fmt: skip
-        _expect(made, right, f"the matrix of a {k}×{k} kernel on a {height}×{width} map", known,
+        expect(made, right, f"the matrix of a {k}×{k} kernel on a {height}×{width} map", known,
                 "Take one output position, and list the input positions that its window covers.")  # fmt: skip
     return "the same matrix as c2f.models.depthwise.toeplitz, which the kit computes with on small maps."
 
@@ -172,7 +140,7 @@ def attention(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
     right = F.scaled_dot_product_attention(q, k, v)
     made = expect_tensor(answer(q, k, v), tuple(v.shape), "the output")
     for name, tensor, old in zip("qkv", (q, k, v), before, strict=True):
-        _unchanged(tensor, old, name)
+        expect_untouched(tensor, old, name)
     scores = q @ k.transpose(1, 2)
     scaled = scores / 6**0.5
     weights = scaled.softmax(-1)
@@ -199,7 +167,7 @@ def attention(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
          "positions as channels. A score sums over the channels of q AND of k."),
         (F.normalize(scaled, p=1.0, dim=-1) @ v, "that divides by a sum, but without the exp of a softmax."),
     ]  # fmt: skip
-    _expect(made, right, "the output", known, "Scores, scale, softmax along a row, times the values.")
+    expect(made, right, "the output", known, "Scores, scale, softmax along a row, times the values.")
     n, d = 5, 8  # and now another number of positions than of channels
     q, k, v = (torch.randn(3, n, d, generator=draw) for _ in range(3))
     made = expect_tensor(answer(q, k, v), (3, n, d), f"the output for {n} positions of {d} channels")
@@ -210,7 +178,7 @@ def attention(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str:
         ((q @ k.transpose(1, 2) / 3**0.5).softmax(-1) @ v, "the scale is taken from the number of images: which axis "
          "of q has the channels?"),
     ]  # fmt: skip
-    _expect(made, F.scaled_dot_product_attention(q, k, v), "the output", known, "It held when positions and channels "
+    expect(made, F.scaled_dot_product_attention(q, k, v), "the output", known, "It held when positions and channels "
             "were equally many: where do you use one for the other?")  # fmt: skip
     return "and it is what torch's scaled_dot_product_attention gives."
 
@@ -239,7 +207,7 @@ def multiply_adds(answer: Callable[[int, int, int], dict[str, int]]) -> str:
             for name, groups in (("depthwise", channels), ("dense", 1))
         }  # fmt: skip
         c = channels
-        _expect(made["depthwise"], float(right["depthwise"]), f"depthwise {at}", [
+        expect(made["depthwise"], float(right["depthwise"]), f"depthwise {at}", [
             (2 * n * k * k * c, "that counts multiplications and additions apart; a multiply-add is one of each."),
             (side * k * k * c, "how many positions has a map of that side?"),
             (n * k * c, "k is the kernel's side; how many numbers are in the kernel?"),
@@ -248,7 +216,7 @@ def multiply_adds(answer: Callable[[int, int, int], dict[str, int]]) -> str:
             (k * k * c, "those are the kernel's numbers; each is used at every position."),
             (n * n * c, "a Toeplitz matrix has n² numbers, but most are zero and nobody multiplies by them."),
         ], "One output number takes k² multiply-adds; how many output numbers are there?")  # fmt: skip
-        _expect(made["dense"], float(right["dense"]), f"dense {at}", [
+        expect(made["dense"], float(right["dense"]), f"dense {at}", [
             (2 * n * k * k * c * c, "that counts multiplications and additions apart; a multiply-add is one of each."),
             (side * k * k * c * c, "how many positions has a map of that side?"),
             (n * k * k * c, "that is the depthwise one: in a dense convolution each output channel looks at ALL input "
@@ -256,7 +224,7 @@ def multiply_adds(answer: Callable[[int, int, int], dict[str, int]]) -> str:
             (n * k * c * c, "k is the kernel's side; how many numbers are in the kernel?"),
         ], "One output number takes k² multiply-adds for EACH input channel.")  # fmt: skip
         scores = right["depthwise"] * n / (k * k)  # every position with every position, channel by channel
-        _expect(made["attention"], 2 * scores, f"attention {at}", [
+        expect(made["attention"], 2 * scores, f"attention {at}", [
             (scores, "that is one of two products: the scores q · k, and then the weights times the values."),
             (4 * scores, "that counts multiplications and additions apart; a multiply-add is one of each."),
             (2 * n * c, "each position asks EVERY position: that is n times n scores."),
@@ -290,7 +258,7 @@ def dearer_from(answer: Callable[[int], int]) -> str:
         if isinstance(made, float) and made != int(made):
             raise Hint(f"a side is a whole number of positions, and you give {made:.3g} for k = {k}: the first whole "
                        f"side at which attention takes MORE?")  # fmt: skip
-        _expect(made, float(side), f"the side for k = {k}", known, "Set 2 n² C against k² n C, with n = side².")
+        expect(made, float(side), f"the side for k = {k}", known, "Set 2 n² C against k² n C, with n = side².")
     return "on paper, for 11×11: from 8×8 on. What the machine says, the plot has shown you."
 
 
@@ -304,8 +272,8 @@ def convmod_matrix(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     t, u, v = (torch.randn(shape, generator=draw) for shape in ((7, 7), (7,), (7,)))
     before = t.clone(), u.clone()
     made = answer(t, u)
-    _unchanged(t, before[0], "T")
-    _unchanged(u, before[1], "u")
+    expect_untouched(t, before[0], "T")
+    expect_untouched(u, before[1], "u")
     a = t @ u
     if isinstance(made, Tensor) and made.shape == (7,):
         raise Hint("that is A, the weights; which matrix multiplies each value by its own weight, and mixes nothing?")
@@ -328,11 +296,11 @@ def convmod_matrix(answer: Callable[[Tensor, Tensor], Tensor]) -> str:
     ]  # fmt: skip
     made = expect_tensor(made, (7, 7), "the matrix")
     for wrong, hint in known:
-        if _close(made, wrong):
+        if is_close(made, wrong):
             raise Hint(hint)
     # What is true of it: whatever the values are, it gives the Hadamard product.
-    _expect(made @ v, a * v, "your matrix times v", [], "It should give A ⊙ V, with A = T u.")
-    _expect(made @ torch.ones(7), a, "your matrix times a v of ones", [], "That should be A itself.")
+    expect(made @ v, a * v, "your matrix times v", [], "It should give A ⊙ V, with A = T u.")
+    expect(made @ torch.ones(7), a, "your matrix times a v of ones", [], "That should be A itself.")
     off = (made - torch.diag(made.diagonal())).abs().max().item()
     if off > 1e-5 * a.abs().max().item():
         raise Hint("it is right for one v by chance; a value at q should not reach any other position.")

@@ -1,43 +1,20 @@
 """The exercises of notebook 02, which builds ConvMod: the norm, a count, a fusion, the whole of it blind."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2f.course.checks.exercise import Hint, exercise, expect_close, expect_number, expect_tensor
+from c2f.course.checks.exercise import (
+    Hint,
+    Known,
+    exercise,
+    expect,
+    expect_tensor,
+    expect_untouched,
+)
 from c2f.models import ConvMod
-
-Known = Sequence[tuple[Tensor | float, str]]
-"""Values that a known mistake leads to, each with the hint for it."""
-
-
-def expect(value: Any, right: Tensor | float, what: str, known: Known, otherwise: str, tolerance: float = 1e-5) -> None:
-    """Hint unless `value` is `right`; where it is what a known mistake gives, the hint for that mistake."""
-    value = expect_tensor(value, tuple(right.shape), what) if isinstance(right, Tensor) else expect_number(value, what)
-    if not _close(value, right, tolerance):
-        for wrong, hint in known:
-            if _close(value, wrong, tolerance):
-                raise Hint(hint)
-    expect_close(value, right, what, hint=otherwise, tolerance=tolerance)
-
-
-def _close(value: Tensor | float, other: Tensor | float, tolerance: float) -> bool:
-    value, other = (torch.as_tensor(number).detach().double() for number in (value, other))
-    if value.shape != other.shape:
-        return False
-    return bool((value - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-12))
-
-
-def expect_untouched(x: Tensor, before: Tensor, what: str) -> None:
-    """Hint where an answer has changed its own input."""
-    if not torch.equal(x, before):
-        raise Hint(
-            f"your code changed {what} itself (an operator such as -= or *=, or a method that ends in _); the caller "
-            f"still needs it as it was, so make a new tensor."
-        )
 
 
 @exercise("02.1", "A layer norm over channels", "easy", 5)

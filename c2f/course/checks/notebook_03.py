@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from c2f.course.checks.exercise import Hint, exercise, expect_tensor
-from c2f.course.checks.notebook_02 import Known, expect, expect_untouched
+from c2f.course.checks.exercise import Hint, Known, exercise, expect, expect_tensor, expect_untouched
 from c2f.models import Conv2FormerConfig
 from c2f.models.conv2former import Block, LayerScale, Stage, make_downsample
 
