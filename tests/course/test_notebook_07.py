@@ -37,6 +37,7 @@ CUTS = {
     "windows in a grid": (cut_with(0, 2, 1, 3, 4, join=(2, 3, 16, 3)), "in ONE axis"),
     "channels swallowed": (cut_with(0, 1, 3, 2, 4, join=(2, 16, 9)), "into the channels"),
     "square maps only": (lambda x, s: x.reshape(2, s, 2, s, 3), "your code raised RuntimeError"),
+    "unfold": (lambda x, s: x.unfold(0, s, s).unfold(1, s, s).reshape(6, 16, 3), "behind the channels"),
     "in place": (in_place, "changed x_hwc itself"),
     "something else": (lambda x, s: torch.zeros(6, 16, 3), "Which of the four"),
     "a list": (lambda x, s: [x], "should be a torch tensor"),
