@@ -110,7 +110,7 @@ def _pixels(panel: Panel, limit: float) -> str:
         array = values.permute(1, 2, 0).numpy()
         array = array if array.dtype == np.uint8 else (array.clip(0, 1) * 255).round().astype(np.uint8)
     else:
-        share = values.float().numpy() / limit
+        share = np.nan_to_num(values.float().numpy()) / limit
         share = (share + 1) / 2 if _is_signed(panel.colours) else share
         array = _table(panel.colours)[(share.clip(0, 1) * 255).round().astype(np.uint8)]
     return _png(array)
