@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -236,7 +237,7 @@ untrained = create_model("conv2former_mini_cifar")
 swin = create_model("swin_micro_cifar")
 """
 EXPLORERS = {
-    "ModulationExplorer": "ModulationExplorer(trained, images, names, untrained=untrained, swin=swin)",
+    "ModulationExplorer": "ModulationExplorer(trained, images, names, untrained=untrained, swin=swin, upload=True)",
     "ReceptiveFieldExplorer": "ReceptiveFieldExplorer({'trained': trained, 'untrained': untrained}, images)",
     "AugmentationExplorer": "AugmentationExplorer(images, names)",
     "KernelSizeExplorer": "KernelSizeExplorer(images, names)",
@@ -320,3 +321,23 @@ def test_every_explorer_follows_the_keyboard(lab: Lab, explorers: Path, page: "s
         assert unmoved == [], f"{name}: nothing followed {unmoved}"
         assert cell.locator(".jp-OutputArea [data-mime-type*=stderr]").count() == 0
     assert complaints == []
+
+
+@pytest.mark.timeout(600)
+def test_an_image_of_ones_own_is_looked_into(lab: Lab, explorers: Path, page: "sync_api.Page", tmp_path: Path) -> None:
+    own, broken = tmp_path / "own.png", tmp_path / "broken.png"
+    Image.new("RGB", (90, 60), "orange").save(own)
+    broken.write_bytes(b"no picture")
+    open_notebook(page, lab, "notebooks/explorers.ipynb")
+    run_all(page, seconds=300)
+    cell = page.locator(".jp-CodeCell", has_text="import ModulationExplorer")
+    cell.scroll_into_view_if_needed()
+    message, button = cell.get_by_role("status"), cell.get_by_role("button", name="your own image")
+    for file, told in ((own, "own.png is here, at 32×32"), (broken, "cannot be read as an image"), (own, "is here")):
+        with page.expect_file_chooser() as chooser:
+            button.focus()
+            page.keyboard.press("Enter")
+        chooser.value.set_files(file)
+        sync_api.expect(message).to_contain_text(told)
+    assert cell.get_by_role("button", name="own.png").count() == 2  # the same file may come again
+    assert "own.png" in state(cell)
