@@ -151,11 +151,11 @@ def plot_sorted_energy(places: Mapping[str, Tensor], title: str = "") -> Picture
     figure = Figure(figsize=(max(2.4 * len(places) + 0.8, 5.0), 4.2), layout="constrained")
     axes = figure.subplots(1, len(places), squeeze=False)[0]
     told = []
+    largest = max(energy_by_radius(kernels).max().item() for kernels in places.values())
     for ax, (place, kernels) in zip(axes, places.items(), strict=True):
         radii, shares = mean_radius(kernels), energy_by_radius(kernels)
-        drawn = ax.imshow(
-            shares[radii.argsort()].numpy(), cmap=COUNTS, vmin=0, vmax=1, aspect="auto", interpolation="nearest"
-        )
+        lines = shares[radii.argsort()].numpy()
+        drawn = ax.imshow(lines, cmap=COUNTS, vmin=0, vmax=largest, aspect="auto", interpolation="nearest")
         ax.set(title=f"{place}\n{len(kernels)} kernels", xlabel="ring", xticks=range(shares.shape[1]))
         ax.set_yticks([0, len(kernels) - 1], ["centred", "wide"] if ax is axes[0] else ["", ""])
         told.append(f"{place}: mean radius from {radii.min():.1f} to {radii.max():.1f}, median {radii.median():.1f}")
@@ -222,7 +222,7 @@ def plot_products(pairs: Mapping[str, tuple[Tensor, Tensor]], title: str = "") -
         ax.scatter(a.flatten().tolist(), v.flatten().tolist(), s=5, c=colours, alpha=0.5, linewidths=0)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(title=f"{name}\n{above:.0%} of A ⊙ V is above 0", xlabel="A", ylabel="V" if ax is axes[0] else "")
+        ax.set(title=f"{name}\nabove 0: {above:.0%} of |A ⊙ V|", xlabel="A", ylabel="V" if ax is axes[0] else "")
         ax.spines[["top", "right"]].set_visible(False)
         told.append(f"{name}: {above:.0%} of the size of A ⊙ V is above zero")
     figure.suptitle(title, fontsize=11)

@@ -1,4 +1,4 @@
-"""Checks of notebook 06: the window map by hand, a whole map, reading one, energy by radius, a receptive field."""
+"""Checks of notebook 06: a whole map, reading one, energy by radius, a receptive field."""
 
 from collections.abc import Callable
 from functools import cache
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from c2f.course.checks.exercise import Hint, exercise, expect_close, expect_tensor
 from c2f.maps.kernels import energy_by_radius, rings
-from c2f.maps.modulation import look_at, window_map
+from c2f.maps.modulation import look_at
 from c2f.maps.receptive_field import effective_receptive_field
 from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, create_model
 from c2f.training.augment import normalize
@@ -32,52 +32,16 @@ def _same(value: Tensor, other: Tensor) -> bool:
     return value.shape == other.shape and torch.allclose(value.double(), other.double(), rtol=1e-4, atol=1e-5)
 
 
-@exercise("06.1", "The window map by hand", "easy", 6)
-def window_by_hand(window: Callable[[Tensor, Tensor, int, int], Tensor]) -> str:
-    """Mistakes: the sum, U alone, off by one, transposed, a turned kernel, no zeros outside, a matrix product."""
-    convmod, u = _convmod_and_u()
-    kernel = convmod.a[-1].weight.detach()[CHANNEL, 0]
-    at = {place: window_map(convmod, u, CHANNEL, place) for place in ((4, 6), (3, 5), (4, 5), (3, 6), (6, 4))}
-    first = window(u[0, CHANNEL].clone(), kernel.clone(), 4, 6)
-    if isinstance(first, Tensor) and first.numel() == 1:
-        raise Hint("that is one number, the sum of the terms. Keep the terms: as many as the kernel has taps.")
-    first = expect_tensor(first, (5, 5), "the window map of a 5×5 kernel")
-    right = at[4, 6]
-    if _same(first, right / kernel):
-        raise Hint("that is the part of U under the window. What does the kernel do to it?")
-    if _same(first, right / kernel * kernel.flip(0, 1)):
-        raise Hint("your kernel is turned around. A convolution in deep learning lays it down as it is.")
-    if _same(first, (right / kernel) @ kernel) or _same(first, kernel @ (right / kernel)):
-        raise Hint("that is a matrix product, rows with columns. Each tap meets the one value that it lies on.")
-    if any(_same(first, at[place]) for place in ((3, 5), (4, 5), (3, 6))):
-        raise Hint("your window is off by one. Its middle, δ = 0, must lie on the position: how far up does it begin?")
-    if _same(first, at[6, 4]):
-        raise Hint("your window lies around row 6, column 4. A position is (row, column), and so are a tensor's axes.")
-    expect_close(first, right, "the window map at row 4, column 6", hint="Is each tap times what it lies on?")
-    for place, where in (((0, 0), "in the top left corner"), ((7, 10), "in the bottom right corner")):
-        expected = window_map(convmod, u, CHANNEL, place)
-        terms = window(u[0, CHANNEL].clone(), kernel.clone(), *place)
-        if isinstance(terms, Tensor) and terms.shape != (5, 5):
-            raise Hint(
-                f"{where} you give shape {tuple(terms.shape)}: part of the window hangs over the edge. What does U "
-                f"count as out there? (Mind that an index below 0 counts from the other end.)"
-            )
-        terms = expect_tensor(terms, (5, 5), f"the window map {where}")
-        if not _same(terms, expected) and _same(terms * (expected != 0), expected):
-            raise Hint(f"{where} the terms outside the map are not 0. Nothing is out there, not the edge again.")
-        expect_close(terms, expected, f"the window map {where}", hint="Outside the map U counts as 0.")
-    return "tap times what it lies on, zero outside, and the middle on the position."
-
-
-@exercise("06.2", "A whole map, bias included", "medium", 10)
+@exercise("06.1", "A whole map, bias included", "medium", 8)
 def whole_map(modulate: Callable[[Tensor, Tensor, float], Tensor]) -> str:
-    """Mistakes: no bias, a bias a tap, the mean, no padding, a turned kernel, transposed, the edge repeated."""
+    """Mistakes: no bias, a bias a tap, the mean, no padding, a turned kernel, off by one, transposed, the edge."""
     convmod, u = _convmod_and_u()
     conv = convmod.a[-1]
     kernel, bias = conv.weight.detach()[CHANNEL, 0], conv.bias[CHANNEL].item()
     with torch.no_grad():
         right = conv(u)[0, CHANNEL]
         turned = torch.nn.functional.conv2d(u[:, CHANNEL, None], kernel.flip(0, 1)[None, None], padding=2)[0, 0]
+        wide = torch.nn.functional.conv2d(u[:, CHANNEL, None], kernel[None, None], padding=5)[0, 0] + bias
     a = modulate(u[0, CHANNEL].clone(), kernel.clone(), bias)
     if isinstance(a, Tensor) and a.ndim > 2 and a.numel() == right.numel():
         a = a.reshape(a.shape[-2:])
@@ -99,6 +63,14 @@ def whole_map(modulate: Callable[[Tensor, Tensor, float], Tensor]) -> str:
     for wrong, hint in mistakes:
         if _same(a, wrong):
             raise Hint(hint)
+    if _same(a, wide[:8, :11]):
+        raise Hint(
+            "your windows begin as for an 11×11 kernel. This one is 5×5: the rim of zeros is half a kernel wide."
+        )
+    if any(_same(a, wide[r : r + 8, c : c + 11]) for r in (2, 3, 4) for c in (2, 3, 4) if (r, c) != (3, 3)):
+        raise Hint(
+            "your windows are off by one. The kernel's middle, δ = 0, lies on the position: where do they begin?"
+        )
     if _same(a[2:-2, 2:-2], right[2:-2, 2:-2]) and not _same(a, right):
         raise Hint("the middle is right and the edge is not: what hangs over the edge counts as 0.")
     expect_close(a, right, "A", hint="Compare one position with the sum of its window map, plus the bias.")
@@ -124,7 +96,7 @@ def _word(value: float) -> str:
     return WORDS[1] if abs(value) < SILENT else WORDS[0] if value > 0 else WORDS[2]
 
 
-@exercise("06.3", "Read a map", "easy", 6)
+@exercise("06.2", "Read a map", "easy", 6)
 def read_a_map(p: str, q: str, r: str) -> str:
     """Mistakes: the sign of the product or of V read in place of A's, a small A called by its sign, other words."""
     said = dict(zip(PLACES, (p, q, r), strict=True))
@@ -146,7 +118,7 @@ def read_a_map(p: str, q: str, r: str) -> str:
     return "what A does is A's own sign and size; whether the product is above zero is V's matter as well."
 
 
-@exercise("06.4", "Energy by radius", "medium", 8)
+@exercise("06.3", "Energy by radius", "medium", 8)
 def energy_of_rings(energy: Callable[[Tensor], Tensor]) -> str:
     """Mistakes: not shares, sizes not squares, mean a tap, everything inside, round rings, from outside, one short."""
     with torch.random.fork_rng(devices=[]):
@@ -206,7 +178,7 @@ def _small_model() -> tuple[Conv2Former, Tensor]:
         return Conv2Former(config).eval(), torch.randn(4, 3, 24, 40)
 
 
-@exercise("06.5", "An effective receptive field by autograd", "hard", 15)
+@exercise("06.4", "An effective receptive field by autograd", "hard", 15)
 def receptive_field_by_autograd(field: Callable[[Conv2Former, Tensor, int], Tensor]) -> str:
     """Mistakes: all positions, another place or stage, signs cancelled, squares, not shares, axes kept, x changed."""
     model, x = _small_model()
