@@ -93,7 +93,10 @@ class Train:
         torch.manual_seed(self.settings.seed)
         model = create_model(self.model, num_classes=len(data.classes), **parse_overrides(self.set))
         out = self.out or Path("runs", f"{self.model}-{data.name}")
-        callbacks = [_recorder(out, self.image_size)] if self.record and _rank() == 0 else []
+        callbacks = []
+        if self.record and _rank() == 0:
+            about = {"data": data.name, "seed": self.settings.seed, "date": date.today().isoformat()}
+            callbacks.append(_recorder(out, self.image_size, about))
         history = train(model, data, self.settings, out=out, device=device, callbacks=callbacks)
         if history.interrupted:
             return EXIT_INTERRUPTED
@@ -104,14 +107,14 @@ class Train:
         return EXIT_OK
 
 
-def _recorder(out: Path, image_size: int) -> "Callback":
+def _recorder(out: Path, image_size: int, about: dict[str, Any]) -> "Callback":
     from c2f.maps.recording import Recorder
     from c2f.training.sources.photographs import load_photographs
 
     photographs = load_photographs(image_size)
     kept = [photographs.names.index(name) for name in ("cat", "coffee")]
     names = [photographs.names[i] for i in kept]
-    return Recorder(photographs.images[kept], names, path=out / "recording.safetensors")
+    return Recorder(photographs.images[kept], names, out / "recording.safetensors", about=about)
 
 
 @dataclass

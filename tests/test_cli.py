@@ -391,3 +391,4 @@ def test_record_keeps_what_the_blocks_see(tmp_path, capsys):
     assert cli.main([*TRAIN, "--record", "--out", str(tmp_path / "run")]) == 0
     recording = Recording.load(tmp_path / "run" / "recording.safetensors")
     assert recording.names == ("cat", "coffee") and recording.kind == "Conv2Former"
+    assert recording.about["data"] == "digits" and recording.about["seed"] == 42
