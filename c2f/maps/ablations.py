@@ -78,7 +78,7 @@ def plot_windows(strip: Tensor, kernels: Sequence[int], centres: Mapping[str, in
             ax.plot([low, high], [y, y], line, color=colour, linewidth=2.5)
             for end in (low, high):
                 ax.plot([end, end], [y - 0.7, y + 0.7], color=colour, linewidth=1.5)
-            ax.text(-0.6, y, f"k = {k}", ha="right", va="center", fontsize=9, color=colour)
+            ax.text(-0.6, y, f"k = {k}", ha="right", va="center", fontsize=9)
         ax.plot([middle, middle], [-foot, height], color="black", linewidth=1, linestyle=(0, (2, 2)))
         ax.set(xlim=(-4, width), ylim=(-foot, height), aspect="equal", title=f"window centred {name}")
         ax.set_yticks([])
@@ -86,8 +86,8 @@ def plot_windows(strip: Tensor, kernels: Sequence[int], centres: Mapping[str, in
         ax.spines[:].set_visible(False)
     axes[-1].set_xlabel("pixel column")
     told = "; ".join(f"{name}, at pixel {(centre + 0.5) * stride:g}" for name, centre in centres.items())
-    reach = ", ".join(f"k = {k} {k * stride / 2:g}" for k in kernels)
-    return Picture(figure, f"Windows centred {told}. To each side they reach so many pixels: {reach}.")
+    reach = ", ".join(f"{k * stride / 2:g} with k = {k}" for k in kernels)
+    return Picture(figure, f"Windows centred {told}. Pixels that they reach to each side: {reach}.")
 
 
 def plot_interaction(strip: Tensor, maps: Mapping[str, Tensor]) -> Picture:
@@ -115,7 +115,7 @@ def plot_interaction(strip: Tensor, maps: Mapping[str, Tensor]) -> Picture:
     for ax in axes:
         ax.set_xticks([])
         ax.set_yticks([])
-    axes[-1].set_xlabel("along the strip: above pixels, below the network's positions")
+    axes[-1].set_xlabel("along the strip: above pixels, below the network’s positions")
     figure.colorbar(drawn, ax=axes.tolist(), label="interaction", fraction=0.03)
     figure.suptitle("Where the two discs are brought together", fontsize=11)
     told = "; ".join(
@@ -155,7 +155,7 @@ def plot_grid(
     ax.set_xticks(range(len(kernels)), kernels)
     ax.set_yticks(range(len(distances)), distances)
     ax.set(xlabel="kernel side k, in positions of 2 pixels", ylabel="distance of the discs, pixels")
-    ax.set_title("Which kernel learns to compare discs how far apart", fontsize=11)
+    ax.set_title("Held-out accuracy by distance and kernel side", fontsize=11)
     figure.legend(loc="outside lower center", frameon=False, fontsize=9)
     figure.colorbar(drawn, ax=ax, label="held-out accuracy, %")
     rows = "; ".join(
@@ -179,7 +179,7 @@ def plot_ablation(results: Mapping[str, Sequence[float]], base: str, *, title: s
     if base not in results or any(len(runs) < 2 for runs in results.values()):
         raise ValueError(f"give {base!r} and the others, with at least two seeds each: from one there is no spread.")
     names = list(results)
-    figure = _figure(8.5, 1.2 + 0.36 * len(names))
+    figure = _figure(8.5, 1.2 + 0.4 * len(names))
     ax = figure.subplots()
     middle = 100 * mean(results[base])
     error = _error(results[base])
@@ -187,9 +187,8 @@ def plot_ablation(results: Mapping[str, Sequence[float]], base: str, *, title: s
     for row, name in enumerate(names):
         values = [100 * a for a in results[name]]
         colour = TRAIN if name == base else TEST
-        ax.plot(
-            values, [row] * len(values), "o", color=SOFT, markersize=4, alpha=0.7, label="one run" if not row else None
-        )
+        below = [row + 0.27] * len(values)  # where neither the mean nor its bar hides a run
+        ax.plot(values, below, "o", color=SOFT, markersize=4, alpha=0.8, label="one run" if not row else None)
         ax.errorbar(
             mean(values),
             row,
@@ -225,9 +224,11 @@ def plot_twins(one_experiment: Tensor, gains: Mapping[str, Tensor], spread: floa
         gains: (R,) points by which the best is above the truth in each of R experiments, by how it was done.
         spread: of the seeds, in points.
     """
+    if not gains or len(one_experiment) < 2:
+        raise ValueError("give two variants or more, of which one is the best, and the gains of one way or more.")
     figure = _figure(9.5, 3.6)
     left, right = figure.subplots(1, 2)
-    values = one_experiment.sort().values
+    values = one_experiment.sort().values.tolist()
     left.plot(range(1, len(values) + 1), values, "o", color=SOFT, label="a variant, one run")
     left.plot(len(values), values[-1], "D", color=TEST, markersize=9, label=f"the best: {values[-1]:.1f} %")
     left.axhline(80, color=TRAIN, label="what each of them is: 80.0 %")
@@ -256,6 +257,8 @@ def plot_habits(gains: Mapping[str, Tensor]) -> Picture:
     Args:
         gains: (R,) points in each of R simulated comparisons, by habit.
     """
+    if not gains:
+        raise ValueError("there is no habit to draw; give at least one, by its name.")
     figure = _figure(8.5, 0.9 + 0.5 * len(gains))
     ax = figure.subplots()
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}

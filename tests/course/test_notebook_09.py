@@ -1,6 +1,7 @@
 """The checks of notebook 09: wrong answers about reach, intervals, seeds and pairs, each with its own hint."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ REACH = {
     "even": (lambda d, n: 2 * math.ceil(d / n), "an even side"),
     "rounded down": (lambda d, n: 2 * (d // n) + 1, "round up"),
     "one too many": (lambda d, n: 2 * (d // n + 1) + 1, "a smaller one does too"),
+    "not whole": (lambda d, n: 2 * d / n + 1, "a whole number of steps"),
     "rounded late": (lambda d, n: math.ceil(2 * d / n) + 1, "Round the steps of one block"),
     "another formula": (lambda d, n: 3 * d * n + 40, "is not it"),
     "no number": (lambda d, n: "11", "should be a number"),
@@ -68,7 +70,6 @@ SEEDS = {
     "errors added": (lambda d, s: math.ceil((4 * s / d) ** 2), "add in squares"),
     "not whole": (lambda d, s: 8 * s**2 / d**2, "A run is whole".lower()),
     "rounded down": (lambda d, s: int(8 * s**2 / d**2), "just too few"),
-    "one too many": (lambda d, s: int(8 * s**2 / d**2) + 1, "do not add one"),
     "exchanged": (lambda d, s: math.ceil(8 * d**2 / s**2), "the other way around"),
     "1.96": (lambda d, s: math.ceil(2 * 1.96**2 * s**2 / d**2), "two standard errors, 2"),
     "another number": (lambda d, s: 1000, "is not it"),
@@ -152,6 +153,22 @@ def test_conclusions_hints(name: str) -> None:
 @pytest.mark.parametrize("answer", [{"a", "d"}, ["D", "A"], "ad", "a, d", ("(a)", "(d)")])
 def test_the_right_conclusions_pass_however_they_are_written(answer: object) -> None:
     assert checks.conclusions(answer).passed
+
+
+def by_trial(difference: float, spread: float) -> int:
+    n = 1
+    while difference < 2 * math.sqrt(spread**2 / n + spread**2 / n):
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [by_trial, lambda d, s: math.ceil((2 * math.sqrt(2) * s / d) ** 2), lambda d, s: math.ceil(2 / (d / (2 * s)) ** 2)],
+    ids=["by trial", "a root, squared", "solved otherwise"],
+)
+def test_the_right_number_of_seeds_passes_however_it_is_found(answer: Callable[[float, float], int]) -> None:
+    assert checks.seeds_needed(answer).passed
 
 
 def test_right_answers_pass_and_gaps_are_blank() -> None:

@@ -64,6 +64,10 @@ REACH: Mistakes = {
         lambda d, n: math.ceil(2 * d / n) + 1,
         "that is an even side for some distances. Round the steps of one block, which are whole, and not the side.",
     ),
+    "not whole": (
+        lambda d, n: 2 * d / n + 1,
+        "a block goes a whole number of steps. If it takes 2.3 of them, how many must it go?",
+    ),
     "even": (
         lambda d, n: 2 * math.ceil(d / n),
         "this kernel has an even side, so it has no centre. What is missing beside the taps on its left and right?",
@@ -191,10 +195,6 @@ SEEDS: Mistakes = {
         lambda d, s: math.floor(8 * s**2 / d**2),
         "rounded down, they are just too few. Round up.",
     ),
-    "one too many": (
-        lambda d, s: math.floor(8 * s**2 / d**2) + 1,
-        "where the formula gives a whole number that number is enough (“at least two”): round up, and do not add one.",
-    ),
     "exchanged": (
         lambda d, s: math.ceil(8 * d**2 / s**2),
         "with this formula a larger difference takes more seeds. It should be the other way around.",
@@ -209,7 +209,8 @@ SEEDS: Mistakes = {
 @exercise("09.2", "How many seeds", "medium", 8)
 def seeds_needed(answer: Callable[[float, float], int]) -> str:
     """Knows: one mean's error only, one standard error, no square, errors added, rounding, difference for spread."""
-    for case in ((0.3, 0.7), (0.5, 0.6), (1.0, 0.5), (0.2, 0.4)):
+    # Where the formula gives a whole number, some ways to write it are a hair above that; not at (0.4, 0.6), 18.
+    for case in ((0.3, 0.7), (0.5, 0.6), (0.4, 0.6), (0.1, 0.3)):
         right = math.ceil(8 * case[1] ** 2 / case[0] ** 2 - 1e-9)
         number = expect_number(answer(*case), "the number of seeds")
         _explain(number, right, SEEDS, case, "the number of seeds", 1e-9)
@@ -222,7 +223,7 @@ def seeds_needed(answer: Callable[[float, float], int]) -> str:
 # ---- 4
 
 
-@exercise("09.4", "The same images for both", "hard", 8)
+@exercise("09.4", "The same images for both", "medium", 6)
 def paired(answer: Callable[[Tensor, Tensor], tuple[float, float]]) -> str:
     """Knows: the unpaired error, no root of n, variance for spread, the sign, counts, absolute differences."""
     draw = torch.Generator().manual_seed(9)
