@@ -167,6 +167,10 @@ def total_to(history, index):
     return sum(record.seconds for record in history.records[: index + 1]) if index >= 0 else math.inf
 
 
+def just_the_target(history, target):
+    return total_to(history, next((i for i, r in enumerate(history.records) if r.test_accuracy == target), -1))
+
+
 def for_good(history, target):
     below = [i for i, record in enumerate(history.records) if record.test_accuracy < target]
     return total_to(history, max(below, default=-1) + 1)
@@ -200,6 +204,7 @@ WRONG: dict[str, tuple[Exercise, Any, str]] = {
     "rate of the mean": (checks.speed_of, lambda s, b: (b / statistics.fmean(s), *speed(s, b)[1:]), "is a mean"),
     "seconds": (checks.speed_of, lambda s, b: (statistics.median(s), min(s), max(s)), "these are seconds"),
     "steps": (checks.speed_of, lambda s, b: speed(s, 1), "steps per second"),
+    "rate among seconds": (checks.speed_of, lambda s, b: (speed(s, b)[0], min(s), max(s)), "the median is right"),
     "swapped": (checks.speed_of, lambda s, b: (speed(s, b)[0], b / min(s), b / max(s)), "swapped"),
     "unsorted middle": (checks.speed_of, middle_of_unsorted, "sort before you look"),
     "upper of two": (checks.speed_of, upper_of_two, "two in the middle"),
@@ -234,6 +239,13 @@ WRONG: dict[str, tuple[Exercise, Any, str]] = {
     "epoch too few": (checks.time_to, lambda h, t: time_to(h, t) - h[first(h, t)].seconds, "there is missing"),
     "training accuracy": (checks.time_to, lambda h, t: total_to(h, first(h, t, "train_accuracy")), "training accuracy"),
     "strictly above": (checks.time_to, lambda h, t: total_to(h, first(h, t, strictly=True)), "equals the target"),
+    "just the target": (checks.time_to, just_the_target, "above the target has reached it"),
+    "nothing where never": (checks.time_to, lambda h, t: time_to(h, t) if t < 0.8 else None, "returns nothing"),
+    "an error where never": (
+        checks.time_to,
+        lambda h, t: total_to(h, next(i for i, r in enumerate(h.records) if r.test_accuracy >= t)),
+        "stops with an error",
+    ),
     "for good": (checks.time_to, for_good, "first time it was there"),
     "whole training": (checks.time_to, lambda h, t: sum(r.seconds for r in h.records), "the whole training"),
     "total where never": (checks.time_to, total_where_never, "Return math.inf"),
