@@ -140,13 +140,13 @@ def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
             command += ["--symlink", os.readlink(path), str(path)]
         elif path.is_dir():
             command += ["--ro-bind", str(path), str(path)]
-    for path in sorted(seen):
-        command += ["--ro-bind", str(path), str(path)]
     for file in ("/etc/ld.so.cache", "/etc/localtime"):
         command += ["--ro-bind-try", file, file]
     command += ["--ro-bind", str(notebook), "/answer.ipynb", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--size", str(limits.disk), "--tmpfs", folder]
+    for path in sorted(seen):  # after /tmp, which may hold them, too
+        command += ["--ro-bind", str(path), str(path)]
     settings = {
         "PATH": os.defpath, "HOME": "/tmp", "LANG": "C.UTF-8", "MPLBACKEND": "agg", "C2F_DATA": str(data),
         "OMP_NUM_THREADS": str(limits.threads), "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1",
