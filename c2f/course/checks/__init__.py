@@ -9,6 +9,26 @@ An `Exercise` never raises: an answer that fails is part of learning, and the ce
 holds the solution either, only what is true of a right answer.
 """
 
-from c2f.course.checks.exercise import Exercise, Hint, Verdict, exercise, expect_close, expect_number, expect_tensor
+from c2f.course.checks.exercise import (
+    Blank,
+    Exercise,
+    Hint,
+    Verdict,
+    exercise,
+    expect_close,
+    expect_filled,
+    expect_number,
+    expect_tensor,
+)
 
-__all__ = ["Exercise", "Hint", "Verdict", "exercise", "expect_close", "expect_number", "expect_tensor"]
+__all__ = [
+    "Blank",
+    "Exercise",
+    "Hint",
+    "Verdict",
+    "exercise",
+    "expect_close",
+    "expect_filled",
+    "expect_number",
+    "expect_tensor",
+]

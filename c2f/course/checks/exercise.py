@@ -22,8 +22,8 @@ class Hint(Exception):
     """Raised inside a check: the answer does not hold yet, and this sentence helps on without giving it away."""
 
 
-class _Blank(Exception):
-    """There is no answer yet."""
+class Blank(Exception):
+    """Raised inside a check: there is no answer yet, only the gap."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,13 @@ class Exercise:
 
     def __call__(self, *answer: Any) -> Verdict:
         try:
-            if any(_is_blank(part) for part in answer):
-                raise _Blank
+            expect_filled(*answer)
             return Verdict(self.number, "passed", self.check(*map(_watched, answer)))
         except Hint as hint:
             return Verdict(self.number, "hint", str(hint))
         except Exception as error:
             # torch raises NotImplementedError as well, with a sentence; a gap says nothing
-            if isinstance(error, _Blank) or (isinstance(error, NotImplementedError) and not str(error)):
+            if isinstance(error, Blank) or (isinstance(error, NotImplementedError) and not str(error)):
                 return Verdict(self.number, "blank", "fill in the gap in the cell above this line, then run it again.")
             return Verdict(self.number, "hint", _say_error(error))
 
@@ -167,8 +166,10 @@ def is_close(value: Tensor | float, other: Tensor | float, tolerance: float = 1e
     return bool((value - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-12))
 
 
-def _is_blank(answer: Any) -> bool:
-    return answer is None or answer is Ellipsis
+def expect_filled(*values: Any) -> None:
+    """Blank where one of the values is still the gap, `...`, or nothing."""
+    if any(value is None or value is Ellipsis for value in values):
+        raise Blank
 
 
 def _watched(answer: Any) -> Any:
@@ -178,8 +179,7 @@ def _watched(answer: Any) -> Any:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = answer(*args, **kwargs)
-        if _is_blank(result):
-            raise _Blank
+        expect_filled(result)
         return result
 
     return call

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2f.course.checks.exercise import Hint, exercise, expect_close, expect_tensor
+from c2f.course.checks.exercise import (
+    Blank,
+    Hint,
+    exercise,
+    expect_close,
+    expect_tensor,
+)
 from c2f.maps.augmentations import LETTERS, RIDDLE, riddle_images, riddle_row
 from c2f.training.sources.photographs import load_photographs
 
@@ -42,7 +48,7 @@ def which(answer: dict[str, str]) -> str:
     if not isinstance(answer, dict) or set(answer) != set(LETTERS):
         raise Hint(f"give a dictionary with a name for each of the letters {', '.join(LETTERS)}.")
     if all(name is ... or name is None for name in answer.values()):
-        raise NotImplementedError
+        raise Blank
     photographs = load_photographs().images
     for letter, shown in riddle_images(photographs).items():
         name = answer[letter]
@@ -118,7 +124,7 @@ def shift(answer: Callable[[Tensor, int, int], Tensor]) -> str:
     def run(down: int, right: int) -> Tensor:
         try:
             moved = answer(image, down, right)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             if "padding" in str(error).lower():
                 raise Hint(
                     "F.pad cannot reflect like that. It wants [left, right, top, bottom], each smaller than the image."

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from c2f.course.bug_hunt import SUSPECTS, guilt
-from c2f.course.checks import Hint, exercise, expect_close, expect_number, expect_tensor
+from c2f.course.checks import (
+    Blank,
+    Hint,
+    exercise,
+    expect_close,
+    expect_number,
+    expect_tensor,
+)
 from c2f.training.recipes import Recipe
 
 # ---- Label smoothing
@@ -350,7 +357,7 @@ def bug_hunt(answer: Any) -> str:
         raise Hint(f"give a dictionary from curve to suspect; yours is a {type(answer).__name__}.")
     named = {name: suspect for name, suspect in answer.items() if suspect is not None and suspect is not ...}
     if not named:
-        raise NotImplementedError
+        raise Blank
     for name, suspect in named.items():
         if name not in tuple("ABCD"):
             raise Hint(f"there is no curve {name!r}; they are A, B, C and D.")
