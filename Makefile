@@ -17,7 +17,7 @@ define WITHOUT_NEWS
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-install coverage notebooks picture upgrade clean
+.PHONY: help lab test test-install coverage notebooks assignments picture upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,9 @@ coverage: $(READY) ## run pytest and report the lines and branches of c2f/ that 
 
 notebooks: $(READY) ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/02*.ipynb picks)
 	$(PY) docs/store_notebooks.py $(ARGS)
+
+assignments: $(READY) ## make the students' notebooks, the solutions and the hidden tests from the assignments' sources
+	$(PY) -m c2f course build
 
 picture: $(READY) ## draw the README's picture again
 	$(PY) docs/draw_convmod.py

@@ -31,6 +31,7 @@ CHANGES: dict[str, list[str]] = {
     "average of the weights, 0.99": ["--ema", "0.99"],
     "depths 1, 3, 1": ["--set", "depths=1,3,1"],
     "7×7 kernels": ["--set", "kernel_size=7"],
+    "A + V for A ⊙ V": ["--set", "fusion=sum"],
 }
 
 

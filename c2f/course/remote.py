@@ -10,12 +10,14 @@ strings, lists and tensors, or an error in a sentence.
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
 import selectors
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +146,8 @@ class Remote:
         self.read, self.write, self.seconds, self.until = read, write, seconds, until
         os.set_blocking(read, False)
         os.set_blocking(write, False)
+        self.gone = False
+        """Whether nothing more can be asked of it."""
         self._buffer = bytearray()
         self._selector = selectors.DefaultSelector()
 
@@ -156,10 +160,14 @@ class Remote:
     def ask(self, what: str, *args: Any, seconds: float | None = None) -> Any:
         """One question and its answer, waited for no longer than so many seconds. Raises RemoteError or RemoteGone."""
         deadline = min(time.monotonic() + (seconds or self.seconds), self.until)
-        self._send(pack({"ask": what, "args": list(args)}), deadline)
-        answer = self._receive(deadline)
-        if not isinstance(answer, dict) or not answer.keys() & {"result", "raised"}:
-            raise RemoteGone("it sent something that answers no question")
+        try:
+            self._send(pack({"ask": what, "args": list(args)}), deadline)
+            answer = self._receive(deadline)
+            if not isinstance(answer, dict) or not answer.keys() & {"result", "raised"}:
+                raise RemoteGone("it sent something that answers no question")
+        except RemoteGone:
+            self.gone = True
+            raise
         if "raised" in answer:
             raise RemoteError(str(answer["raised"])[:2000])
         return answer["result"]
@@ -227,10 +235,22 @@ class RemoteObject:
     def __init__(self, remote: Remote, handle: Handle) -> None:
         self._remote, self._handle = remote, handle
 
+    @property
+    def kind(self) -> str:
+        """The name of its type, as the other process tells it: "function", "type", …"""
+        return self._handle.kind
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        plain = [arg._handle if isinstance(arg, RemoteObject) else arg for arg in args]
-        named = {key: arg._handle if isinstance(arg, RemoteObject) else arg for key, arg in kwargs.items()}
-        return self._remote._wrap(self._remote.ask("call", self._handle, plain, named))
+        named = dict(zip(kwargs, _plain(kwargs.values()), strict=True))
+        answer = self._remote.ask("call", self._handle, _plain(args), named)
+        if not isinstance(answer, list) or len(answer) != 2 or not isinstance(answer[1], dict):
+            raise RemoteError("its answer to a call is none")
+        result, changed = answer
+        for number, value in changed.items():  # what was changed in place there is changed here, too
+            arg = args[int(number)] if number.isdecimal() and int(number) < len(args) else None
+            if isinstance(arg, Tensor) and isinstance(value, Tensor) and arg.shape == value.shape:
+                arg.copy_(value)
+        return self._remote._wrap(result)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -239,3 +259,25 @@ class RemoteObject:
 
     def __repr__(self) -> str:
         return f"<{self._handle.kind} in the other process>"
+
+
+def _plain(values: Any) -> list[Any]:
+    return [value._handle if isinstance(value, RemoteObject) else value for value in values]
+
+
+def beside(probe: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of this package run where its arguments live: here, or in the process of a RemoteObject.
+
+    What a check has to do with more than plain data (build a student's module, take a gradient) goes into such a
+    probe. It gives back plain data, and what comes from another process is trusted no more than any other answer.
+    """
+
+    @functools.wraps(probe)
+    def run(*args: Any) -> Any:
+        bare = [getattr(arg, "__wrapped__", arg) for arg in args]
+        for arg in bare:
+            if isinstance(arg, RemoteObject):
+                return arg._remote._wrap(arg._remote.ask("probe", probe.__module__, probe.__name__, _plain(bare)))
+        return probe(*args)
+
+    return run

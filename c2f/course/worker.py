@@ -2,13 +2,15 @@
 
     python -m c2f.course.worker NOTEBOOK READ WRITE MEMORY DISK THREADS
 
-It is started inside the sandbox and trusted in nothing. A cell that raises does not stop the cells below it. READ and
-WRITE are the pipes' file descriptors; the notebook's own output goes where the sandbox sends it.
+It is started inside the sandbox and trusted in nothing. A cell that raises, or takes too long, does not stop the cells
+below it. READ and WRITE are the pipes' file descriptors; the notebook's own output goes where the sandbox sends it.
 """
 
+import importlib
 import json
 import os
 import re
+import signal
 import struct
 import sys
 import traceback
@@ -16,6 +18,8 @@ from typing import Any
 
 from c2f.course.remote import Handle, pack, unpack
 from c2f.course.sandbox import Limits
+
+CELL_SECONDS = 30.0
 
 
 def run_notebook(path: str, names: dict[str, Any]) -> list[str]:
@@ -31,6 +35,8 @@ def run_notebook(path: str, names: dict[str, Any]) -> list[str]:
         source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
         # Magics and shell commands are a notebook's conveniences; here they do nothing.
         lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.splitlines()]
+        # Kindness, not a guard: code that means to can catch this. The guard is the sandbox's wall clock.
+        signal.setitimer(signal.ITIMER_REAL, CELL_SECONDS)
         try:
             code = TransformerManager().transform_cell("\n".join(lines))
             exec(compile(code, f"<cell {number}>", "exec"), names)
@@ -38,7 +44,13 @@ def run_notebook(path: str, names: dict[str, Any]) -> list[str]:
             wrong.append(f"cell {number} raised {_say(error)}")
         except SystemExit:
             wrong.append(f"cell {number} called exit")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     return wrong
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError(f"it ran for more than {CELL_SECONDS:.0f} s")
 
 
 def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> None:
@@ -60,7 +72,9 @@ def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> Non
                     raise NameError(f"the notebook defines no {args[0]}")
                 return names[args[0]]
             case "call":
-                return args[0](*args[1], **args[2])
+                return _call(*args)
+            case "probe":
+                return getattr(importlib.import_module(args[0]), args[1])(*args[2])
             case "attribute":
                 return getattr(args[0], args[1])
             case "seed":
@@ -78,6 +92,16 @@ def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> Non
             reply = pack({"raised": _say(error)})
         while reply:
             reply = reply[os.write(write, reply) :]
+
+
+def _call(function: Any, args: list[Any], named: dict[str, Any]) -> list[Any]:
+    """The result, and which of the arguments the function has changed in place."""
+    import torch
+
+    before = {str(number): arg.clone() for number, arg in enumerate(args) if isinstance(arg, torch.Tensor)}
+    result = function(*args, **named)
+    changed = {number: args[int(number)] for number, was in before.items() if not torch.equal(args[int(number)], was)}
+    return [result, changed]
 
 
 def _say(error: BaseException) -> str:
@@ -110,6 +134,7 @@ def main() -> None:
 
     torch.set_num_threads(threads)
     Limits(memory=memory, disk=disk).apply()  # after torch, which maps much
+    signal.signal(signal.SIGALRM, _too_long)
     names: dict[str, Any] = {"__name__": "__main__"}
     wrong = run_notebook(path, names)
     serve(names, wrong, read, write)

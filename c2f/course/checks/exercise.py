@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from c2f.course.remote import RemoteError, RemoteGone, RemoteObject
+
 Difficulty = Literal["easy", "medium", "hard"]
 
 
@@ -176,12 +178,15 @@ def _watched(answer: Any) -> Any:
     """A student's function, but for one thing: where it returns nothing (a gap left open), the check ends as blank."""
     if not callable(answer) or isinstance(answer, (type, torch.nn.Module)):
         return answer
+    if isinstance(answer, RemoteObject) and answer.kind != "function":
+        return answer
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = answer(*args, **kwargs)
         expect_filled(result)
         return result
 
+    call.__wrapped__ = answer  # where `beside` finds out in which process it lives
     return call
 
 
@@ -191,6 +196,10 @@ def _a(value: Any) -> str:
 
 def _say_error(error: Exception) -> str:
     """What was raised, and in which line of the student's own code, as far as that can be told."""
+    if isinstance(error, RemoteError):
+        return f"your code raised {error}"
+    if isinstance(error, RemoteGone):
+        return f"your code gave no answer: {error}."
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_students(frame.filename)]
     where = f" in your line “{frames[-1].line}”" if frames and frames[-1].line else ""
     text = str(error).strip().splitlines()

@@ -1,0 +1,239 @@
+"""What an assignment is: questions with points, public checks that teach, hidden tests that judge.
+
+    notebooks/assignments/1_convmod_from_scratch/
+        source.ipynb                    what an instructor edits; all else here is made from it
+        1_convmod_from_scratch.ipynb    the student's: gaps for solutions, no hidden tests
+        solution.ipynb
+        hidden_tests.py
+
+A question's public check is an exercise like those of the course (`c2f.course.checks.assignment_1`), and the student
+runs it as often as they like. Its points are earned in hidden tests: the same check on other inputs, or another one.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from c2f.course.checks.exercise import Difficulty, Exercise, Verdict
+from c2f.course.sandbox import Limits
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
+
+
+@dataclass(frozen=True)
+class Question(Exercise):
+    """An exercise with points. `check` takes the answers, then keywords for other inputs than the public ones."""
+
+    points: float = 0
+    answers: tuple[str, ...] = ()
+    """The names in the student's notebook that are the answer, in the order in which the check takes them."""
+    without: tuple[str, ...] = ()
+    """Library names that would answer the question, and that the answer must do without."""
+    by_a_person: bool = False
+    """An answer in words, which no test judges."""
+
+    @property
+    def heading(self) -> str:
+        points = f"{self.points:g} point{'s' if self.points != 1 else ''}"
+        return f"### Question {self.number} · {self.title} · {points} · {self.difficulty} · {self.minutes} minutes"
+
+    def __call__(self, *answer: Any) -> Verdict:
+        verdict = super().__call__(*answer)
+        if verdict.passed and (used := self.forbidden(*filter(None, map(_source_of, answer)))):
+            return Verdict(self.number, "hint", self.complain(used))
+        return verdict
+
+    def forbidden(self, *sources: str) -> list[str]:
+        """Which of the names that it must do without are used in these pieces of code."""
+        return sorted({name for source in sources for name in used_names(source)} & set(self.without))
+
+    def complain(self, used: Sequence[str]) -> str:
+        return f"it uses {', '.join(used)}, and the question is how to do without: build it from simpler operations."
+
+
+def question(
+    number: str,
+    title: str,
+    difficulty: Difficulty,
+    minutes: int,
+    *,
+    points: float,
+    answers: str | tuple[str, ...],
+    without: tuple[str, ...] = (),
+) -> Callable[[Callable[..., str]], Question]:
+    """Turn a check into a Question; the check's docstring lists the mistakes that it knows."""
+    names = (answers,) if isinstance(answers, str) else answers
+    return lambda check: Question(number, title, difficulty, minutes, check, points, names, without)
+
+
+def written(number: str, title: str, minutes: int, *, points: float) -> Question:
+    """A question that is answered in words and graded by a person."""
+    return Question(number, title, "medium", minutes, lambda: "", points, by_a_person=True)
+
+
+@dataclass(frozen=True)
+class HiddenTest:
+    """A test that judges. `run` takes the answers and raises where one is wrong."""
+
+    question: Question
+    points: float
+    title: str
+    run: Callable[..., "Partly | None"]
+    whole: bool = False
+    """Whether `run` takes the Student instead of the answers: for what needs a second process."""
+
+
+@dataclass(frozen=True)
+class Partly:
+    """What a hidden test may return: the share of its points that was earned, why, and what was measured."""
+
+    share: float
+    message: str
+    measured: dict[str, float | str] = field(default_factory=dict)
+
+
+def hidden(
+    question: Question, *, points: float, title: str, whole: bool = False
+) -> Callable[[Callable[..., "Partly | None"]], HiddenTest]:
+    """Turn a function into a HiddenTest. `title` is what a student may be told of it."""
+    return lambda run: HiddenTest(question, points, title, run, whole)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    name: str
+    questions: tuple[Question, ...]
+    tests: tuple[HiddenTest, ...]
+    folder: Path
+    digest: str
+    """Of the checks and the hidden tests: grades are made again where it differs."""
+    limits: Limits
+    """What a submission may use: LIMITS of the hidden tests, where they say so."""
+
+    @property
+    def points(self) -> float:
+        return sum(question.points for question in self.questions)
+
+    @property
+    def student_notebook(self) -> Path:
+        return self.folder / f"{self.name}.ipynb"
+
+    def tests_of(self, question: Question) -> list[HiddenTest]:
+        return [test for test in self.tests if test.question is question]
+
+
+def names_of_assignments(folder: Path = FOLDER) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("*/source.ipynb"))
+
+
+def checks_of(name: str) -> Any:
+    """The module of public checks: `c2f.course.checks.assignment_1` for 1_convmod_from_scratch."""
+    return importlib.import_module(f"c2f.course.checks.assignment_{name.split('_')[0]}")
+
+
+def load_assignment(name: str, folder: Path = FOLDER) -> Assignment:
+    """An assignment by its name or its number, with its hidden tests.
+
+    Raises ValueError where there is none, or where points and tests do not fit.
+    """
+    names = names_of_assignments(folder)
+    found = [known for known in names if name in (known, known.split("_")[0])]
+    if not found:
+        raise ValueError(f"there is no assignment {name!r} in {folder}; there are {', '.join(names) or 'none'}.")
+    name = found[0]
+    checks = checks_of(name)
+    path = folder / name / "hidden_tests.py"
+    spec = importlib.util.spec_from_file_location(f"hidden_tests_{name}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"{path} is not there; `make assignments` writes it from the source notebook.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tests = tuple(value for value in vars(module).values() if isinstance(value, HiddenTest))
+    questions = tuple(value for value in vars(checks).values() if isinstance(value, Question))
+    digest = hashlib.sha256(Path(checks.__file__).read_bytes() + path.read_bytes()).hexdigest()
+    for question in questions:
+        points = sum(test.points for test in tests if test.question is question)
+        if not question.by_a_person and points != question.points:
+            raise ValueError(f"question {question.number} has {question.points:g} points, its hidden tests {points:g}.")
+    limits = getattr(module, "LIMITS", Limits())
+    return Assignment(name, questions, tests, folder / name, digest, limits)
+
+
+# ---- What code uses
+
+
+def used_names(source: str) -> set[str]:
+    """The attributes and imported names in code: `F.layer_norm` gives "layer_norm", `from a.b import c` a.b and c.
+
+    It sees what is written there. Who hides a name from it (getattr, exec) means to, and a reader sees that.
+    """
+    names: set[str] = set()
+    for node in ast.walk(_parse(source)):
+        if isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module)
+    return names
+
+
+def answer_sources(cells: Iterable[str], answers: Iterable[str]) -> list[str]:
+    """The pieces of a notebook that an answer consists of: its definition, and what of the notebook that one uses.
+
+    Imports that bind a name which is used count as its definition.
+    """
+    defined: dict[str, list[str]] = {}
+    for cell in cells:
+        for node in _parse(cell).body:
+            for name in _bound(node):
+                defined.setdefault(name, []).append(ast.unparse(node))
+    wanted, seen, pieces = list(answers), set(), []
+    while wanted:
+        name = wanted.pop()
+        if name in seen or name not in defined:
+            continue
+        seen.add(name)
+        for piece in defined[name]:
+            pieces.append(piece)
+            wanted += [node.id for node in ast.walk(_parse(piece)) if isinstance(node, ast.Name)]
+    return pieces
+
+
+def _parse(source: str) -> ast.Module:
+    """Code as a tree; magics are left out, and what is no Python is an empty tree."""
+    lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.splitlines()]
+    try:
+        return ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module([], [])
+
+
+def _bound(node: ast.stmt) -> list[str]:
+    """The names that a statement at the top of a cell gives a value."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+    return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+
+
+def _source_of(answer: Any) -> str | None:
+    """The code of a function or a class of this process, where Python can tell it."""
+    if isinstance(answer, type):  # of a class that a notebook defines, Python finds the methods, not the whole
+        methods = [_source_of(method) for method in vars(answer).values() if inspect.isfunction(method)]
+        return "\n".join(filter(None, methods))
+    if not inspect.isfunction(answer):
+        return None
+    try:
+        return textwrap.dedent(inspect.getsource(answer))
+    except (OSError, TypeError):
+        return None
