@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from c2f.course.commands import Course
 from c2f.training.recipes import RECIPES, Recipe
 
 # torch takes seconds to import, and help needs none of it: what needs it is imported in the `run` that uses it.
@@ -455,6 +456,7 @@ COMMANDS = {
     "list": List,
     "data": Data,
     "doctor": Doctor,
+    "course": Course,
 }
 
 

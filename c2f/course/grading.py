@@ -35,7 +35,9 @@ STARTS = 3  # of the student's process, where a question has ended it
 
 
 @dataclass
-class TestResult:
+class Judged:
+    """What a hidden test gave."""
+
     title: str
     points: float
     of: float
@@ -44,13 +46,15 @@ class TestResult:
 
 @dataclass
 class QuestionResult:
+    """What was found out about one question."""
+
     number: str
     title: str
     of: float
     state: str = "blank"
     """Of the public check: "passed", "hint" or "blank"; "words" for what a person grades."""
     message: str = ""
-    tests: list[TestResult] = field(default_factory=list)
+    tests: list[Judged] = field(default_factory=list)
     measured: dict[str, float | str] = field(default_factory=dict)
 
     @property
@@ -85,7 +89,7 @@ class Result:
     def read(cls, path: Path) -> "Result":
         told = json.loads(path.read_text(encoding="utf-8"))
         questions = [
-            QuestionResult(**{**question, "tests": [TestResult(**test) for test in question["tests"]]})
+            QuestionResult(**{**question, "tests": [Judged(**test) for test in question["tests"]]})
             for question in told.pop("questions")
         ]
         return cls(**told, questions=questions)
@@ -152,9 +156,8 @@ class Student:
             self._stack.close()
             self._remote = self._stack.enter_context(Submission(self.notebook, self.limits, self.sandboxed))
             try:
-                self.cells = [str(error)[:500] for error in self._remote.ask("errors", seconds=self.limits.seconds)][
-                    :50
-                ]
+                errors = self._remote.ask("errors", seconds=self.limits.seconds)
+                self.cells = [str(error)[:500] for error in errors[:50]] if isinstance(errors, list) else []
             except RemoteGone as gone:
                 self._starts = STARTS
                 raise RemoteGone(f"{gone}, while its cells ran") from None
@@ -195,7 +198,7 @@ def judge(question: Question, tests: Sequence[HiddenTest], student: Student, sou
 
 def _judge_hidden(
     question: Question, test: HiddenTest, student: Student, used: list[str], measured: dict[str, float | str]
-) -> TestResult:
+) -> Judged:
     earned = Partly(1.0, "passed")
 
     def asked(*answers: Any) -> str:
@@ -208,7 +211,7 @@ def _judge_hidden(
     verdict = _ask(question, asked, lambda: [student] if test.whole else student.answers(question.answers))
     measured.update(earned.measured)
     share = min(1.0, max(0.0, earned.share)) if verdict.passed else 0.0
-    return TestResult(test.title, round(share * test.points, 2), test.points, verdict.message)
+    return Judged(test.title, round(share * test.points, 2), test.points, verdict.message)
 
 
 def _ask(question: Question, check: Callable[..., str], answers: Callable[[], list[Any]]) -> Verdict:
@@ -382,10 +385,7 @@ def grade_folder(
     for entry, result in _in_parallel(waiting, task, jobs or _processors()):
         if result is None:
             digest = digest_of(entry.path, assignment, limits, sandboxed)
-            result = Result(
-                entry.student, entry.path.name, assignment.name, digest, "failed", "the grader ended with it."
-            )
-            result.questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
+            result = _not_graded(entry, assignment, digest, "failed", "the grader ended with it.")
         write_json(result_path(grades, entry.student), asdict(result))
         results[entry.student] = result
         progress(result, len(results), len(found.entries))
@@ -446,4 +446,13 @@ def _prepare(parent: int) -> None:
 
 def _grade(entry: Entry, name: str, folder: Path, limits: Limits, sandboxed: bool) -> Result:
     assignment = load_assignment(name, folder)
-    return grade_notebook(entry.path, assignment, student=entry.student, limits=limits, sandboxed=sandboxed)
+    try:
+        return grade_notebook(entry.path, assignment, student=entry.student, limits=limits, sandboxed=sandboxed)
+    except Exception as error:  # of the grader itself: it is told, and the others are graded
+        note = f"the grader failed at it, {type(error).__name__}: {error}"
+        return _not_graded(entry, assignment, digest_of(entry.path, assignment, limits, sandboxed), "failed", note)
+
+
+def _not_graded(entry: Entry, assignment: Assignment, digest: str, state: str, note: str) -> Result:
+    questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
+    return Result(entry.student, entry.path.name, assignment.name, digest, state, note, questions)

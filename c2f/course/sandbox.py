@@ -39,6 +39,8 @@ class Limits:
 
     seconds: float = 120.0
     """Of wall-clock time, for the notebook and all questions together."""
+    cell_seconds: int = 30
+    """For one cell of the notebook; then it is interrupted, and the cells below it run."""
     answer_seconds: float = 20.0
     """For one question."""
     memory: int = 4 * GIB
@@ -88,7 +90,8 @@ class Submission:
         try:
             command = [sys.executable, "-m", "c2f.course.worker"]
             command += ["/answer.ipynb" if self.sandboxed else str(copy), str(from_read), str(from_write)]
-            command += [str(value) for value in (self.limits.memory, self.limits.disk, self.limits.threads)]
+            limits = self.limits
+            command += map(str, (limits.memory, limits.disk, limits.threads, limits.cell_seconds))
             if self.sandboxed:
                 filter_ = _filter_file()
                 passed.append(filter_)

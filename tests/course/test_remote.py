@@ -25,7 +25,7 @@ def start(path: Path, seconds: float = 20.0) -> tuple[subprocess.Popen, Remote]:
     from_read, to_write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "c2f.course.worker", str(path), str(from_read), str(from_write),
-         str(4 << 30), str(1 << 28), "1"],
+         str(4 << 30), str(1 << 28), "1", "3"],
         pass_fds=(from_read, from_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(from_read)
