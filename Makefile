@@ -38,7 +38,7 @@ coverage: $(READY) ## run pytest and report the lines and branches of c2f/ that 
 notebooks: $(READY) ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/02*.ipynb picks)
 	$(PY) docs/store_notebooks.py $(ARGS)
 
-assignments: $(READY) ## make the students' notebooks, the solutions and the hidden tests from the assignments' sources
+assignments: $(READY) ## make what students and graders need from the assignments' sources
 	$(PY) -m c2f course build
 
 picture: $(READY) ## draw the README's picture again

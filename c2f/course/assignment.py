@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import symtable
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -204,8 +205,23 @@ def answer_sources(cells: Iterable[str], answers: Iterable[str]) -> list[str]:
         seen.add(name)
         for piece in defined[name]:
             pieces.append(piece)
-            wanted += [node.id for node in ast.walk(_parse(piece)) if isinstance(node, ast.Name)]
+            wanted += _read_from_outside(piece)
     return pieces
+
+
+def _read_from_outside(piece: str) -> list[str]:
+    """The names that a piece of code takes from the notebook: not those that a function has for itself."""
+    try:
+        scopes = [symtable.symtable(piece, "cell", "exec")]
+    except (SyntaxError, ValueError, RecursionError):  # then rather too many
+        return [node.id for node in ast.walk(_parse(piece)) if isinstance(node, ast.Name)]
+    names = set()
+    while scopes:
+        scope = scopes.pop()
+        scopes += scope.get_children()
+        top = scope.get_type() == "module"
+        names |= {s.get_name() for s in scope.get_symbols() if (s.is_referenced() if top else s.is_global())}
+    return sorted(names)
 
 
 def _parse(source: str) -> ast.Module:

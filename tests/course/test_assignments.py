@@ -1,9 +1,11 @@
 """The assignments: made from their sources, solved, left blank, and answered wrongly in the ways that students do."""
 
+import contextlib
 import importlib.util
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,10 @@ class Renamed:
     def answers(self, names: Any) -> list[Any]:
         return self.student.answers([self.names[name] for name in names])
 
-    def fresh(self) -> Any:
-        return self.student.fresh()
+    @contextlib.contextmanager
+    def fresh(self) -> Iterator["Renamed"]:
+        with self.student.fresh() as other:
+            yield Renamed(other, self.names)
 
 
 @pytest.mark.slow
@@ -248,3 +252,10 @@ def test_an_answer_is_its_definition_and_what_that_uses() -> None:
     pieces = "\n".join(answer_sources(cells, ["answer"]))
     assert "functional as G" in pieces and "def helper" in pieces and pieces.count("def answer") == 2
     assert "other" not in pieces and "os" not in pieces
+
+
+def test_a_name_that_a_function_has_for_itself_is_not_the_notebooks() -> None:
+    cells = ["loss = F.cross_entropy(x, y)\nscale = G.layer_norm",
+             "def answer(x):\n    loss = x.mean()\n    return [scale(z) for z in x] + [loss]"]  # fmt: skip
+    pieces = "\n".join(answer_sources(cells, ["answer"]))
+    assert "cross_entropy" not in pieces and "layer_norm" in pieces
