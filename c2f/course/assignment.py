@@ -15,10 +15,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import symtable
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Question(Exercise):
     """The names in the student's notebook that are the answer, in the order in which the check takes them."""
     without: tuple[str, ...] = ()
     """Library names that would answer the question, and that the answer must do without."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Names of earlier answers -> "module:name" of the kit's own, which the grader puts in their place, so that one
+    mistake is not counted twice."""
     by_a_person: bool = False
     """An answer in words, which no test judges."""
 
@@ -69,10 +73,11 @@ def question(
     points: float,
     answers: str | tuple[str, ...],
     without: tuple[str, ...] = (),
+    given: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., str]], Question]:
     """Turn a check into a Question; the check's docstring lists the mistakes that it knows."""
     names = (answers,) if isinstance(answers, str) else answers
-    return lambda check: Question(number, title, difficulty, minutes, check, points, names, without)
+    return lambda check: Question(number, title, difficulty, minutes, check, points, names, without, given or {})
 
 
 def written(number: str, title: str, minutes: int, *, points: float) -> Question:
@@ -122,6 +127,12 @@ class Assignment:
     @property
     def points(self) -> float:
         return sum(question.points for question in self.questions)
+
+    @property
+    def title(self) -> str:
+        """The heading of the notebook."""
+        first = json.loads(self.student_notebook.read_text(encoding="utf-8"))["cells"][0]["source"]
+        return "".join(first).splitlines()[0].lstrip("# ")
 
     @property
     def student_notebook(self) -> Path:
@@ -187,17 +198,17 @@ def used_names(source: str) -> set[str]:
     return names
 
 
-def answer_sources(cells: Iterable[str], answers: Iterable[str]) -> list[str]:
+def answer_sources(cells: Iterable[str], question: Question) -> list[str]:
     """The pieces of a notebook that an answer consists of: its definition, and what of the notebook that one uses.
 
-    Imports that bind a name which is used count as its definition.
+    Imports that bind a name which is used count as its definition; earlier answers that the grader replaces do not.
     """
     defined: dict[str, list[str]] = {}
     for cell in cells:
         for node in _parse(cell).body:
             for name in _bound(node):
                 defined.setdefault(name, []).append(ast.unparse(node))
-    wanted, seen, pieces = list(answers), set(), []
+    wanted, seen, pieces = list(question.answers), set(question.given), []
     while wanted:
         name = wanted.pop()
         if name in seen or name not in defined:

@@ -54,8 +54,7 @@ class Gradebook:
 
     @property
     def title(self) -> str:
-        words = self.assignment.name.split("_")
-        return f"Assignment {words[0]}: {' '.join(words[1:])}"
+        return self.assignment.title
 
 
 def write(book: Gradebook, grades: Path, show: Show = "titles") -> None:

@@ -163,11 +163,12 @@ class Student:
                 raise RemoteGone(f"{gone}, while its cells ran") from None
         return self._remote
 
-    def answers(self, names: Sequence[str]) -> list[Any]:
-        """What the notebook defines under these names. Raises RemoteError where it does not."""
+    def answers(self, question: Question) -> list[Any]:
+        """What the notebook defines under the answer's names. Raises RemoteError where it does not."""
         remote = self.remote()
         remote.seed(0)
-        return [remote.get(name) for name in names]
+        remote.ask("put", dict(question.given))
+        return [remote.get(name) for name in question.answers]
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator["Student"]:
@@ -189,7 +190,7 @@ def judge(question: Question, tests: Sequence[HiddenTest], student: Student, sou
             raise Hint(question.complain(used))
         return question.check(*answers)
 
-    verdict = _ask(question, asked, lambda: student.answers(question.answers))
+    verdict = _ask(question, asked, lambda: student.answers(question))
     result.state, result.message = verdict.state, verdict.message
     for test in tests:
         result.tests.append(_judge_hidden(question, test, student, used, result.measured))
@@ -208,7 +209,7 @@ def _judge_hidden(
         earned = test.run(*answers) or earned
         return earned.message
 
-    verdict = _ask(question, asked, lambda: [student] if test.whole else student.answers(question.answers))
+    verdict = _ask(question, asked, lambda: [student] if test.whole else student.answers(question))
     measured.update(earned.measured)
     share = min(1.0, max(0.0, earned.share)) if verdict.passed else 0.0
     return Judged(test.title, round(share * test.points, 2), test.points, verdict.message)
@@ -250,7 +251,7 @@ def grade_notebook(
         stripped.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source} for source in code]}))
         with Student(stripped, limits, sandboxed) as asked:
             result.questions = [
-                judge(question, assignment.tests_of(question), asked, answer_sources(code, question.answers))
+                judge(question, assignment.tests_of(question), asked, answer_sources(code, question))
                 for question in assignment.questions
             ]
             result.cells = asked.cells

@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from c2f.course import sandbox
-from c2f.course.assignment import FOLDER, Assignment, answer_sources, load_assignment, names_of_assignments, used_names
+from c2f.course.assignment import (
+    FOLDER,
+    Assignment,
+    Question,
+    answer_sources,
+    load_assignment,
+    names_of_assignments,
+    used_names,
+)  # fmt: skip
 from c2f.course.authoring import COLAB, SourceError, build, build_all, release, solutions
 from c2f.course.grading import Student, grade_notebook, judge
 from c2f.course.sandbox import Limits
@@ -93,8 +102,8 @@ class Renamed:
     def __init__(self, student: Student, names: dict[str, str]) -> None:
         self.student, self.names = student, names
 
-    def answers(self, names: Any) -> list[Any]:
-        return self.student.answers([self.names[name] for name in names])
+    def answers(self, question: Question) -> list[Any]:
+        return self.student.answers(replace(question, answers=tuple(self.names[name] for name in question.answers)))
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator["Renamed"]:
@@ -122,7 +131,7 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str, tmp_path: Pat
         cell, names = cells[at].replace(old, new), {answer: f"wrong_{number}_{answer}" for answer in answers}
         bound = "".join(f"\n{renamed} = space[{answer!r}]" for answer, renamed in names.items())
         run = f"space = dict(globals())\nexec({cell!r}, space){bound}"
-        mutated.append((run, names, answer_sources([*cells[:at], cell, *cells[at + 1 :]], answers)))
+        mutated.append((run, names, answer_sources([*cells[:at], cell, *cells[at + 1 :]], questions[asked])))
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in [*cells, *(run for run, _, _ in mutated)]])
     nbformat.write(notebook, tmp_path / "mutants.ipynb")
     failed = []
@@ -249,13 +258,16 @@ def test_an_answer_is_its_definition_and_what_that_uses() -> None:
     cells = ["from torch.nn import functional as G\nimport os", "def helper(x): return G.relu(x)", "def other(): "
      "return os.name",
              "!ls\ndef answer(x):\n    return helper(x)", "def answer(x):\n    return helper(x) + 1"]  # fmt: skip
-    pieces = "\n".join(answer_sources(cells, ["answer"]))
+    asked = Question("1", "", "easy", 1, str, answers=("answer",))
+    pieces = "\n".join(answer_sources(cells, asked))
     assert "functional as G" in pieces and "def helper" in pieces and pieces.count("def answer") == 2
     assert "other" not in pieces and "os" not in pieces
+    assert "def helper" not in "\n".join(answer_sources(cells, replace(asked, given={"helper": "c2f:create_model"})))
 
 
 def test_a_name_that_a_function_has_for_itself_is_not_the_notebooks() -> None:
     cells = ["loss = F.cross_entropy(x, y)\nscale = G.layer_norm",
              "def answer(x):\n    loss = x.mean()\n    return [scale(z) for z in x] + [loss]"]  # fmt: skip
-    pieces = "\n".join(answer_sources(cells, ["answer"]))
+    asked = Question("1", "", "easy", 1, str, answers=("answer",))
+    pieces = "\n".join(answer_sources(cells, asked))
     assert "cross_entropy" not in pieces and "layer_norm" in pieces

@@ -258,6 +258,14 @@ def test_a_file_that_is_no_notebook_gets_a_sentence(tmp_path: Path, content: str
     assert result.points == 0 and len(result.questions) == 5
 
 
+def test_one_mistake_is_not_counted_twice(tmp_path: Path) -> None:
+    cells = [cell.replace("(variance + eps)", "(variance - 7)") for cell in quick(solution())]
+    cells = [cell.replace("self.a(x) * self.v(x)", "self.a(x) + self.v(x)") for cell in cells]
+    sandboxed = sandbox.why_not() is None
+    result = grading.grade_notebook(save(tmp_path / "anna.ipynb", cells), load_assignment("1"), sandboxed=sandboxed)
+    assert {q.number: q.points for q in result.questions} == {"1.1": 0, "1.2": 6, "1.3": 0, "1.4": 4, "1.5": 2}
+
+
 def test_a_notebook_as_it_was_handed_out(tmp_path: Path) -> None:
     assignment = load_assignment("1")
     (tmp_path / "anna.ipynb").write_bytes(assignment.student_notebook.read_bytes())
@@ -286,6 +294,7 @@ IN_WORDS = written("9.2", "Why", 10, points=2)
 
 def book(tmp_path: Path, **settings) -> Gradebook:
     tests = (HiddenTest(double, 2, "of negative numbers", double.check), HiddenTest(double, 1, "of zero", double.check))
+    (tmp_path / "9_doubling.ipynb").write_text('{"cells": [{"source": "# Assignment 9: Doubling"}]}')
     assignment = Assignment("9_doubling", (double, IN_WORDS), tests, tmp_path, "digest", Limits())
 
     def result(student: str, *points: float, note: str = "", **more) -> Result:
@@ -353,7 +362,7 @@ def test_feedback_shows_of_hidden_tests_what_the_instructor_chose(
     page = (tmp_path / "feedback" / "bert.html").read_text()
     assert ("of negative numbers" in page) == title and ("&lt;b&gt;minus" in page) == hint
     assert "<script>" not in page and "&lt;script&gt;" in page  # what others wrote is text
-    assert "1 of 5 points" in page
+    assert "1 of 5 points" in page and "Assignment 9: Doubling" in page
     carl = next((tmp_path / "feedback").glob("_carl_*.html")).read_text()
     assert "no notebook." in carl and "Question" not in carl
 
@@ -409,7 +418,7 @@ def test_answers_in_words_are_found_below_their_heading() -> None:
 
 def test_points_in_part_and_what_was_measured(tmp_path: Path) -> None:
     class Local:
-        def answers(self, names):
+        def answers(self, asked):
             return [lambda x: 2 * x]
 
     def measure(answer) -> Partly:
