@@ -333,8 +333,9 @@ def field_of(
     }
 
 
-Field = tuple[int, int, tuple[int, int, int], bool, int]
-"""Channels and kernel of the network; number, height and width of the images; whether it is in training; a seed."""
+Field = tuple[int, int, tuple[int, int, int], bool, bool, int]
+"""Channels and kernel of the network; number, height and width of the images; whether it is in training; whether it is
+looked at afterwards; a seed."""
 Area = tuple[tuple[float, ...] | int, float]
 """A field's values, or a seed for some; a share."""
 
@@ -346,7 +347,11 @@ Area = tuple[tuple[float, ...] | int, float]
 def effective_field(
     field: Callable[[nn.Module, Tensor], Tensor],
     area: Callable[[Tensor, float], int],
-    cases: tuple[Field, ...] = ((4, 5, (3, 12, 16), False, 51), (4, 5, (3, 12, 16), True, 52)),
+    cases: tuple[Field, ...] = (
+        (4, 5, (3, 12, 16), False, False, 51),
+        (4, 5, (3, 12, 16), True, True, 52),
+        (4, 5, (3, 12, 16), False, True, 53),
+    ),
     areas: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75), (70, 0.6)),
 ) -> str:
     """Knows: no size, size too late, squares, all positions, another, sums, shares, accumulated; training mode, …"""
@@ -370,7 +375,13 @@ def _net(dim: int, k: int, seed: int) -> SmallNet:
 
 
 def _check_field(
-    answer: Callable[..., Tensor], dim: int, k: int, shape: tuple[int, int, int], training: bool, seed: int
+    answer: Callable[..., Tensor],
+    dim: int,
+    k: int,
+    shape: tuple[int, int, int],
+    training: bool,
+    looked_at: bool,
+    seed: int,
 ) -> None:
     model, (count, height, width) = _net(dim, k, seed), shape
     images = torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed + 1))
@@ -402,11 +413,12 @@ def _check_field(
         otherwise = ("The model came in training mode, with dropout at work and a batch norm that mixes the images: "
                      "ask it as it evaluates.")  # fmt: skip
     expect(made, right, "the field", known, otherwise, tolerance=1e-4)
-    if not training:
+    if not looked_at:
         return
-    if told.get("modes") != [True] * len(list(model.modules())):
-        raise Hint("the field is right, but the model came in training mode and should be so again afterwards: "
-                   "whoever trains it goes on with it.")  # fmt: skip
+    if told.get("modes") != [training] * len(list(model.modules())):
+        came = "training" if training else "evaluation"
+        raise Hint(f"the field is right, but the model came in {came} mode and should be in it again afterwards: "
+                   f"whoever gave it to you goes on with it.")  # fmt: skip
     if any(gradient is not None for gradient in told.get("gradients", ())):
         raise Hint("the field is right, but your call has left gradients in the model's parameters, and the next "
                    "optimizer step would use them: torch.autograd.grad asks for the images' alone.")  # fmt: skip

@@ -44,7 +44,7 @@ def columns_at_the_corners(implied_row, implied_column):
     checks.implied_attention.check(implied_row, implied_column, cases, part="columns")
 
 
-@hidden(checks.implied_attention, points=1, title="columns of 11×11 kernels on a small map, and in the middle of a large one")
+@hidden(checks.implied_attention, points=1, title="columns of 11×11 kernels on a small and on a large map")
 def columns_of_other_kernels(implied_row, implied_column):
     cases = ((((4, 4, 5), (0, 3), 334), 11), (((2, 13, 12), (6, 6), 335), 11), (((1, 9, 9), (4, 3), 336), 7))
     checks.implied_attention.check(implied_row, implied_column, cases, part="columns")
@@ -52,18 +52,19 @@ def columns_of_other_kernels(implied_row, implied_column):
 
 @hidden(checks.effective_field, points=1, title="the field of one image")
 def field_of_one_image(effective_field, area_holding):
-    checks.effective_field.check(effective_field, area_holding, ((6, 7, (1, 14, 10), False, 340),), ())
+    checks.effective_field.check(effective_field, area_holding, ((6, 7, (1, 14, 10), False, False, 340),), ())
 
 
 @hidden(checks.effective_field, points=1, title="the field of several images, with sides that are not even")
 def field_of_several_images(effective_field, area_holding):
-    cases = ((3, 3, (4, 11, 17), False, 342), (5, 11, (2, 16, 16), False, 344))
+    cases = ((3, 3, (4, 11, 17), False, False, 342), (5, 11, (2, 16, 16), False, False, 344))
     checks.effective_field.check(effective_field, area_holding, cases, ())
 
 
-@hidden(checks.effective_field, points=1, title="a model in training mode, left as it was")
+@hidden(checks.effective_field, points=1, title="a model in training mode, and one that is not, each left as it was")
 def field_of_a_model_in_training(effective_field, area_holding):
-    checks.effective_field.check(effective_field, area_holding, ((5, 5, (4, 12, 14), True, 346),), ())
+    cases = ((5, 5, (4, 12, 14), True, True, 346), (4, 3, (2, 10, 12), False, True, 351))
+    checks.effective_field.check(effective_field, area_holding, cases, ())
 
 
 @hidden(checks.effective_field, points=1, title="the area, of other fields and shares")
