@@ -508,7 +508,13 @@ def train_epoch(
     the wrong step, clipping that does nothing, a batch left out, a mean of means, a loss that keeps its graph."""
     plan = {"sizes": list(sizes), "step": step, "clip": clip, "optimizer": optimizer, "groups": groups, "once": once,
             "seed": seed}  # fmt: skip
-    made = after_epoch(answer, plan)
+    try:
+        made = after_epoch(answer, plan)
+    except Exception as error:
+        if "modified by an inplace operation" in str(error):
+            raise Hint("a step comes between the forward pass and its backward(): it changes the weights that "
+                       "backward() still needs. First backward(), then step().") from None  # fmt: skip
+        raise
     expect_filled(made)
     right, losses = _by_hand(plan)
     if "weights" in parts:

@@ -81,9 +81,7 @@ def rates_after_the_end(rate_at):
 
 @hidden(checks.train_epoch, points=1, title="the weights: AdamW, one group, no clipping")
 def epoch_with_adamw(train_epoch):
-    checks.train_epoch.check(
-        train_epoch, (8, 8, 8, 8, 5), 0, None, "adamw", 1, parts=("weights",), seed=241
-    )
+    checks.train_epoch.check(train_epoch, (8, 8, 8, 8, 5), 0, None, "adamw", 1, parts=("weights",), seed=241)
 
 
 @hidden(checks.train_epoch, points=1, title="the weights: two groups, clipping, from the middle of a training")
@@ -111,10 +109,10 @@ def resume_without_random_numbers(snapshot, restore):
 
 @hidden(checks.resume, points=1, title="file: read by a new process, with dropout, BatchNorm and AdamW", whole=True)
 def resume_in_a_new_process(student):
-    snapshot, restore = student.answers(("snapshot", "restore"))
+    snapshot, restore = student.answers(checks.resume)
     checks.resume.check(snapshot, restore, "adamw", True, 11, 17, ("file",), 253)  # else no process is needed
     with student.fresh() as other:
-        _, restore = other.answers(("snapshot", "restore"))
+        _, restore = other.answers(checks.resume)
         for optimizer, stop in (("adamw", 10), ("sgd", 5)):
             plan = {"optimizer": optimizer, "draws": True, "stop": stop, "total": 17, "seed": 258}
             checks.expect_resumed(snapshot, restore, plan)

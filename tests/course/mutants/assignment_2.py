@@ -131,7 +131,10 @@ MUTANTS = [
      "passed"),
     ("2.5", "evaluation mode", ("    model.train()\n", ""), 0, "in evaluation mode"),
     ("2.5", "step before backward", (ZERO + "        loss.backward()\n" + CLIP + "        optimizer.step()\n",
-     "        optimizer.step()\n" + ZERO + "        loss.backward()\n" + CLIP), 0, "the step comes before its backward"),
+     "        optimizer.step()\n" + ZERO + "        loss.backward()\n" + CLIP), 0, "between the forward pass and its backward"),
+    ("2.5", "each step a batch late", ("        loss = loss_of(model(x), targets)\n" + ZERO + "        loss.backward()\n" + CLIP
+     + "        optimizer.step()\n", "        optimizer.step()\n        loss = loss_of(model(x), targets)\n" + ZERO
+     + "        loss.backward()\n" + CLIP), 0, "the step comes before its backward"),
     ("2.5", "no step", ("        optimizer.step()\n", ""), 0, "no weight has moved"),
     ("2.5", "the rate after the step", (RATE + "        loss = loss_of(model(x), targets)\n" + ZERO + "        loss.backward()\n" + CLIP
      + "        optimizer.step()\n", "        loss = loss_of(model(x), targets)\n" + ZERO + "        loss.backward()\n" + CLIP
@@ -166,7 +169,7 @@ MUTANTS = [
     ("2.6", "no generator", ("    torch.set_rng_state(saved[\"generator\"])\n", ""), 1, "draws other random numbers"),
     ("2.6", "neither of the two", ("    optimizer.load_state_dict(deepcopy(saved[\"optimizer\"]))\n    torch.set_rng_state(saved[\"generator\"])\n", ""), 0,
      "neither the optimizer's memory nor"),
-    ("2.6", "the seed for the state", ("torch.get_rng_state()", "torch.initial_seed()"), 1, "TypeError|seeded anew"),
+    ("2.6", "the seed for the state", ("torch.get_rng_state()", "torch.initial_seed()"), 0, "TypeError|seeded anew"),
     ("2.6", "seeded anew", ("torch.set_rng_state(saved[\"generator\"])", "torch.manual_seed(torch.initial_seed() - 1000)"), 1,
      "seeded anew"),
     ("2.6", "no step", ("return saved[\"step\"]", "return 0"), 0, "0 steps are done"),
