@@ -260,10 +260,10 @@ def grade_notebook(
 
 
 def written_answer(cells: Sequence[tuple[str, str]], handed_out: Sequence[tuple[str, str]], question: Question) -> str:
-    """What a student has written below a question's heading, up to the next heading."""
+    """What a student has written below a question's heading, up to the next heading that was handed out."""
     answer, inside = [], False
     for kind, source in cells:
-        if kind == "markdown" and re.match(r"#{1,3} ", source):
+        if (kind, source) in handed_out and re.match(r"#{1,3} ", source):
             inside = source.startswith(f"### Question {question.number} ")
         if inside and kind == "markdown" and (kind, source) not in handed_out:
             answer.append(source)

@@ -409,10 +409,10 @@ def test_answers_in_words_are_found_below_their_heading() -> None:
         heading,
         ("markdown", "Since it is."),
         ("code", "x = 1"),
-        ("markdown", "And so."),
+        ("markdown", "## And so\n\nit is."),
         handed_out[3],
     ]
-    assert grading.written_answer(cells, handed_out, IN_WORDS) == "Since it is.\n\nAnd so."
+    assert grading.written_answer(cells, handed_out, IN_WORDS) == "Since it is.\n\n## And so\n\nit is."
     assert grading.written_answer(handed_out, handed_out, IN_WORDS) == ""
 
 
