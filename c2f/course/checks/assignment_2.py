@@ -241,7 +241,7 @@ def _expect_dropped(answer: Callable, shape: tuple[int, ...], p: float, training
         (branch * keep * scale, "x is missing in the sum."),
         (x + branch, "nothing is dropped."),
         (x + branch * scale, "nothing is dropped, only rescaled."),
-        (x + branch * keep[0] * scale, "one number decides for the whole batch: u has one for each image."),
+        (x, "every image has lost its branch: u has one number for each image, and decides for each by itself."),
     ]  # fmt: skip
     if p:
         known = [*known, (x + branch * keep / p, "the branches that are kept are divided by p, the share that is "

@@ -53,7 +53,7 @@ MUTANTS = [
      "within one image"),
     ("2.2", "numbers of its own", ("(u >= p).view(-1, *[1] * (x.dim() - 1))",
      "(torch.rand(len(x)) >= p).view(-1, *[1] * (x.dim() - 1))"), 0, "Where u < p it is x|nothing is dropped|differs"),
-    ("2.2", "the whole batch", ("(u >= p)", "(u[:1] >= p)"), 0, "decides for the whole batch"),
+    ("2.2", "the whole batch", ("(u >= p)", "(u[:1] >= p)"), 0, "every image has lost its branch"),
     ("2.2", "active in evaluation", ("not training or p == 0", "p == 0"), 2, "in evaluation nothing is dropped"),
     ("2.2", "scaled in evaluation", ("return x + branch\n", "return x + branch * (1 - p)\n"), 2, "scaled by 1 − p"),
     ("2.2", "maps only", ("view(-1, *[1] * (x.dim() - 1))", "view(-1, 1, 1, 1)"), 2, "should have shape|passed"),
