@@ -124,13 +124,16 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str, tmp_path: Pat
     mutated: list[tuple[str, dict[str, str], list[str]]] = []
     for number, (asked, wrong, (old, new), _, _) in enumerate(mutants):
         answers = questions[asked].answers
-        (at,) = [
-            i for i, cell in enumerate(cells) if re.search(rf"^(def|class) {answers[0]}\b|^{answers[0]} =", cell, re.M)
-        ]
-        assert cells[at].count(old) == 1, f"{asked}, {wrong}: {old!r} is there {cells[at].count(old)} times"
-        cell, names = cells[at].replace(old, new), {answer: f"wrong_{number}_{answer}" for answer in answers}
+        defining = re.compile(rf"^(def|class) ({'|'.join(answers)})\b|^({'|'.join(answers)}) =", re.MULTILINE)
+        places = [i for i, cell in enumerate(cells) if defining.search(cell) and old in cell]
+        assert len(places) == 1 and cells[places[0]].count(old) == 1, f"{asked}, {wrong}: {old!r} is in {places}"
+        at = places[0]
+        cell = cells[at].replace(old, new)
+        # an answer may lie in several cells, and what is wrong in one is seen by the others
+        together = "\n".join(cell if i == at else other for i, other in enumerate(cells) if defining.search(other))
+        names = {answer: f"wrong_{number}_{answer}" for answer in answers}
         bound = "".join(f"\n{renamed} = space[{answer!r}]" for answer, renamed in names.items())
-        run = f"space = dict(globals())\nexec({cell!r}, space){bound}"
+        run = f"space = dict(globals())\nexec({together!r}, space){bound}"
         mutated.append((run, names, answer_sources([*cells[:at], cell, *cells[at + 1 :]], questions[asked])))
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in [*cells, *(run for run, _, _ in mutated)]])
     nbformat.write(notebook, tmp_path / "mutants.ipynb")

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 
 import nbformat
@@ -13,7 +13,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("**/*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ASSIGNMENTS = sorted((ROOT / "notebooks" / "assignments").glob("*/[0-9]_*.ipynb"))  # as students get them
 
 LONGEST_CELL = 30  # lines; the style asks for about 25
 LARGEST_NOTEBOOK = 3_000_000  # bytes; hosting sites give up on drawing much larger ones
@@ -30,7 +31,7 @@ def text_of(output: NotebookNode) -> str:
     return "" if stands_in else "".join(data.get("text/plain", ""))
 
 
-def code_cell_problems(cell: NotebookNode, expected_count: int) -> Iterator[str]:
+def code_cell_problems(cell: NotebookNode, expected_count: int | None) -> Iterator[str]:
     lines = len(cell.source.splitlines())
     if lines > LONGEST_CELL:
         yield f"has {lines} lines: a cell shows one thing, in at most {LONGEST_CELL}"
@@ -51,7 +52,7 @@ def code_cell_problems(cell: NotebookNode, expected_count: int) -> Iterator[str]
             yield f"shows a path of the computer it was run on: {found[0]}"
 
 
-def problems(notebook: NotebookNode) -> list[str]:
+def problems(notebook: NotebookNode, has_been_run: bool = True) -> list[str]:
     """What is wrong with a notebook, each in a sentence that begins with the cell; none for a good one."""
     found = []
     first = notebook.cells[0] if notebook.cells else None
@@ -61,7 +62,7 @@ def problems(notebook: NotebookNode) -> list[str]:
         found.append("metadata.widgets is there: hosting sites may refuse to draw the notebook, so delete the key")
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("metadata.kernelspec.name is not python3, the kernel that every environment has")
-    counts = count(1)
+    counts = count(1) if has_been_run else repeat(None)
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "code" and cell.source.strip():
             found += [f"cell {i}: {problem}" for problem in code_cell_problems(cell, next(counts))]
@@ -76,6 +77,14 @@ def test_notebook_is_kept_as_it_should_be(path: Path) -> None:
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert problems(notebook) == []
+
+
+@pytest.mark.parametrize("path", ASSIGNMENTS, ids=lambda path: path.stem)
+def test_an_assignment_is_kept_as_it_should_be(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert problems(notebook, has_been_run=False) == []
+    assert not any(cell.get("outputs") for cell in notebook.cells)
 
 
 # The rules themselves: a good notebook has no problem, and each way to break it is found.
