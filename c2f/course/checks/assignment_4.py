@@ -43,6 +43,7 @@ def net_logits(cls: type[nn.Module], seed: int, images: Tensor, chunk: int, redr
         for name, parameter in net.named_parameters():
             if name in redrawn:
                 parameter.copy_(torch.randn_like(parameter))
+        torch.manual_seed(seed + chunk)  # what is drawn in evaluation mode comes out otherwise for another chunk
         told = [net(some) for some in images.split(chunk)]
     return torch.cat(told) if all(isinstance(some, Tensor) for some in told) else told[0]
 
@@ -118,6 +119,10 @@ def net(
     spread = (told - told[:1]).abs().max()
     if spread <= 1e-6 * max(1.0, float(told.abs().max())):
         raise Hint("Net gives the same for every image: does it look at its input?")
+    if told.min() >= 0 and is_close(told.sum(1), torch.ones(24), 1e-4):
+        raise Hint(
+            "Net gives probabilities already; give the logits, since the cross-entropy takes the softmax itself."
+        )
     if "budget" in parts:
         numbers = sum(torch.Size(shape).numel() for kind in shapes.values() for shape in kind.values())
         if not shapes["parameters"]:
