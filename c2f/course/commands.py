@@ -96,7 +96,8 @@ class Grade:
             strangers=sorted(students - set(roster)) if roster is not None else [],
         )  # fmt: skip
         gradebook.write(book, self.out, self.show)
-        print(self._say(found, results, book.waiting))
+        said = self._say(found, results, book.waiting)
+        print(said.encode(errors="backslashreplace").decode())  # a file's name may be no text
         return 0
 
     def _say(self, found: "Found", results: "list[Result]", waiting: "Callable[[Result], list[str]]") -> str:

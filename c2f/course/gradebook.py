@@ -59,19 +59,22 @@ class Gradebook:
 
 def write(book: Gradebook, grades: Path, show: Show = "titles") -> None:
     """Write all files but the results, each of them whole or not at all."""
-    write_atomically(grades / "grades.csv", _grades(book).encode())
+    _write(grades / "grades.csv", _grades(book))
     if any(question.by_a_person for question in book.assignment.questions):
-        write_atomically(grades / "written.csv", _written(book).encode())
+        _write(grades / "written.csv", _written(book))
     for result in book.results:
         name = result_path(grades, result.student).stem
         page = _page("feedback.html", book=book, result=result, show=show)
-        write_atomically(grades / "feedback" / f"{name}.html", page.encode())
-    write_atomically(grades / "summary.html", _summary(book).encode())
+        _write(grades / "feedback" / f"{name}.html", page)
+    _write(grades / "summary.html", _summary(book))
     if board := leaderboard(book):
-        write_atomically(grades / "leaderboard.html", _page("leaderboard.html", book=book, board=board).encode())
-        write_atomically(
-            grades / "leaderboard.csv", _table(list(board[0]), [list(row.values()) for row in board]).encode()
-        )
+        _write(grades / "leaderboard.html", _page("leaderboard.html", book=book, board=board))
+        _write(grades / "leaderboard.csv", _table(list(board[0]), [list(row.values()) for row in board]))
+
+
+def _write(path: Path, text: str) -> None:
+    """What students write, and the names of their files, may hold halves of surrogate pairs, which no file can."""
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 # ---- Tables
