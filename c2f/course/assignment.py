@@ -11,12 +11,13 @@ runs it as often as they like. Its points are earned in hidden tests: the same c
 """
 
 import ast
+import builtins
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
-import re
 import symtable
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,8 +27,10 @@ from typing import Any
 
 from c2f.course.checks.exercise import Difficulty, Exercise, Verdict
 from c2f.course.sandbox import Limits
+from c2f.course.worker import as_python
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
+CHECKS = "c2f.course.checks"  # where what is right is worked out: no answer is to be had from there
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Question(Exercise):
 
     def forbidden(self, *sources: str) -> list[str]:
         """Which of the names that it must do without are used in these pieces of code."""
-        return sorted({name for source in sources for name in used_names(source)} & set(self.without))
+        return sorted(used_names(*sources) & {*self.without, CHECKS})
 
     def complain(self, used: Sequence[str]) -> str:
         return f"it uses {', '.join(used)}, and the question is how to do without: build it from simpler operations."
@@ -182,39 +185,73 @@ def load_assignment(name: str, folder: Path = FOLDER) -> Assignment:
 # ---- What code uses
 
 
-def used_names(source: str) -> set[str]:
-    """The attributes and imported names in code: `F.layer_norm` gives "layer_norm", `from a.b import c` a.b and c.
+def used_names(*sources: str) -> set[str]:
+    """The attributes and imported names in pieces of code: `F.layer_norm` gives "layer_norm", `from a.b import c` gives
+    c, a, a.b and a.b.c, as does `b.c` beside a `from a import b`.
 
     It sees what is written there. Who hides a name from it (getattr, exec) means to, and a reader sees that.
     """
+    nodes = [node for source in sources for node in ast.walk(_parse(source))]
     names: set[str] = set()
-    for node in ast.walk(_parse(source)):
+    paths: set[str] = set()
+    places: dict[str, set[str]] = {}  # a name in the code -> what is imported under it
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) and node.module else ""
+            for alias in node.names:
+                path = module + alias.name
+                names.add(alias.name)
+                paths.add(path)
+                short = alias.asname or (alias.name if module else alias.name.split(".")[0])
+                places.setdefault(short, set()).add(path if module or alias.asname else short)
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             names.add(node.attr)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.name for alias in node.names}
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module)
+            base, *rest = _dotted(node) or [""]
+            paths |= {".".join([place, *rest]) for place in places.get(base, ())}
+    for path in paths:
+        parts = path.split(".")
+        names |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
     return names
+
+
+def _dotted(node: ast.expr) -> list[str]:
+    """`a.b.c` as its names; nothing for what is no such chain."""
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else []
 
 
 def answer_sources(cells: Iterable[str], question: Question) -> list[str]:
     """The pieces of a notebook that an answer consists of: its definition, and what of the notebook that one uses.
 
-    Imports that bind a name which is used count as its definition; earlier answers that the grader replaces do not.
+    Imports that bind a name which is used count as its definition; earlier answers that the grader replaces do not. A
+    name that the notebook does not define is taken to come from its `from … import *`, where it has any. Where the
+    notebook writes into the checks (`checks.probe = …`), that is a piece of every answer.
+
+    Raises RecursionError where the code is nested too deeply to be read.
     """
     defined: dict[str, list[str]] = {}
+    changed: set[str] = set()
     for cell in cells:
         for node in _parse(cell).body:
-            for name in _bound(node):
+            changed |= _changed(node)
+            for name in {*_bound(node), *_changed(node)}:
                 defined.setdefault(name, []).append(ast.unparse(node))
+    stars = [node.module for piece in defined.get("*", ()) for node in ast.walk(_parse(piece))
+             if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and node.module]  # fmt: skip
     wanted, seen, pieces = list(question.answers), set(question.given), []
+    wanted += [name for name in changed if CHECKS in used_names(*defined[name])]
     while wanted:
         name = wanted.pop()
-        if name in seen or name not in defined:
+        if name in seen:
             continue
         seen.add(name)
-        for piece in defined[name]:
+        if name not in defined and not hasattr(builtins, name):
+            pieces += [f"from {module} import {name}" for module in stars]
+        for piece in defined.get(name, ()):
             pieces.append(piece)
             wanted += _read_from_outside(piece)
     return pieces
@@ -235,22 +272,42 @@ def _read_from_outside(piece: str) -> list[str]:
     return sorted(names)
 
 
+@functools.lru_cache(maxsize=4096)
 def _parse(source: str) -> ast.Module:
-    """Code as a tree; magics are left out, and what is no Python is an empty tree."""
-    lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.splitlines()]
+    """Code as the tree of what the worker would run; what is no Python is an empty tree.
+
+    Raises RecursionError for code that is nested too deeply: Python might run it all the same, where it is asked to.
+    """
     try:
-        return ast.parse("\n".join(lines))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.parse(as_python(source))
+    except (SyntaxError, ValueError):
         return ast.Module([], [])
+    except MemoryError:  # which is what the parser raises before its own stack is full
+        raise RecursionError("the code is nested too deeply") from None
 
 
-def _bound(node: ast.stmt) -> list[str]:
-    """The names that a statement at the top of a cell gives a value."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-        return [node.name]
+def _bound(node: ast.AST) -> set[str]:
+    """The names that a statement gives a value, its blocks included: what `if True: def f` binds is f."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):  # and what it declares to be global
+        return {node.name}.union(*(inner.names for inner in ast.walk(node) if isinstance(inner, ast.Global)))
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
-    return [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    own = {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()
+    if isinstance(node, ast.MatchAs | ast.MatchStar | ast.ExceptHandler) and node.name:
+        own.add(node.name)
+    return own.union(*map(_bound, ast.iter_child_nodes(node)))
+
+
+def _changed(node: ast.stmt) -> set[str]:
+    """The names into whose objects a statement writes: f for `f.attribute = …` and for `f[key] = …`."""
+    found = set()
+    for target in ast.walk(node):
+        if isinstance(target, ast.Attribute | ast.Subscript) and isinstance(target.ctx, ast.Store):
+            base: ast.expr = target
+            while isinstance(base, ast.Attribute | ast.Subscript):
+                base = base.value
+            found |= {base.id} if isinstance(base, ast.Name) else set()
+    return found
 
 
 def _source_of(answer: Any) -> str | None:

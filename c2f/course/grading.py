@@ -242,21 +242,32 @@ def grade_notebook(
         }
         if [cell for cell in cells if cell not in handed_out] == []:
             raise SubmissionError("not begun", "the notebook is as it was handed out.")
+        code = [source for kind, source in cells if kind == "code"]
+        sources = [_sources(code, question) for question in assignment.questions]
     except SubmissionError as error:
         result.state, result.note = error.state, str(error)
         return result
-    code = [source for kind, source in cells if kind == "code"]
     with tempfile.TemporaryDirectory(prefix="c2f-") as folder:
         stripped = Path(folder, "answer.ipynb")  # its outputs are nobody's business, and may be large
         stripped.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source} for source in code]}))
         with Student(stripped, limits, sandboxed) as asked:
             result.questions = [
-                judge(question, assignment.tests_of(question), asked, answer_sources(code, question))
-                for question in assignment.questions
+                judge(question, assignment.tests_of(question), asked, pieces)
+                for question, pieces in zip(assignment.questions, sources, strict=True)
             ]
             result.cells = asked.cells
     result.seconds = round(time.monotonic() - started, 2)
     return result
+
+
+def _sources(code: Sequence[str], question: Question) -> list[str]:
+    """The pieces of code that an answer consists of. Raises SubmissionError where they cannot be read."""
+    try:
+        return answer_sources(code, question)
+    except RecursionError:
+        raise SubmissionError(
+            "unreadable", "a cell is nested too deeply, such as by a sum of hundreds of terms in a row; write a loop."
+        ) from None
 
 
 def written_answer(cells: Sequence[tuple[str, str]], handed_out: Sequence[tuple[str, str]], question: Question) -> str:

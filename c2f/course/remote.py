@@ -108,7 +108,7 @@ def unpack(header: bytes, body: bytes, look_up: Any = None) -> Any:
             tensors.append(flat.reshape(shape))
             at += length
         return _decode(told["value"], tensors, look_up)
-    except (KeyError, TypeError, IndexError, RuntimeError, RecursionError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError, UnicodeDecodeError) as error:
         raise ValueError(f"this is no message: {error}") from None
 
 
@@ -204,7 +204,7 @@ class Remote:
             if any(size < 0 for size in sizes) or sum(sizes) > LARGEST_TENSORS:
                 raise ValueError("too large")
             return unpack(header, self._take(sum(sizes), deadline))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise RemoteGone("it sent something that is no message") from None
 
     def _take(self, count: int, deadline: float) -> bytes:

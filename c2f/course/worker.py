@@ -15,15 +15,24 @@ import struct
 import sys
 import traceback
 from typing import Any
+from unittest.mock import MagicMock
 
 from c2f.course.remote import Handle, pack, unpack
 from c2f.course.sandbox import Limits
 
 
-def run_notebook(path: str, names: dict[str, Any], seconds: int) -> list[str]:
-    """Run the code cells in `names`, each for so many seconds. Returns a sentence for each that raised."""
+def as_python(source: str) -> str:
+    """A cell as plain Python, which is what is run here and what the grader reads. Raises SyntaxError.
+
+    Magics and shell commands become calls of get_ipython(), which do nothing here; what is below a `%%time` is run.
+    """
     from IPython.core.inputtransformer2 import TransformerManager
 
+    return TransformerManager().transform_cell(re.sub(r"\A(\s*)%%.*", r"\1pass", source))
+
+
+def run_notebook(path: str, names: dict[str, Any], seconds: int) -> list[str]:
+    """Run the code cells in `names`, each for so many seconds. Returns a sentence for each that raised."""
     with open(path, encoding="utf-8") as file:
         cells = json.load(file)["cells"]
     wrong = []
@@ -31,13 +40,10 @@ def run_notebook(path: str, names: dict[str, Any], seconds: int) -> list[str]:
         if cell.get("cell_type") != "code":
             continue
         source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-        # Magics and shell commands are a notebook's conveniences; here they do nothing.
-        lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.splitlines()]
         # Kindness, not a guard: code that means to can catch this. The guard is the sandbox's wall clock.
         signal.alarm(seconds)
         try:
-            code = TransformerManager().transform_cell("\n".join(lines))
-            exec(compile(code, f"<cell {number}>", "exec"), names)
+            exec(compile(as_python(source), f"<cell {number}>", "exec"), names)
         except Exception as error:
             wrong.append(f"cell {number} raised {_say(error)}")
         except SystemExit:
@@ -142,7 +148,8 @@ def main() -> None:
     torch.set_num_threads(threads)
     Limits(memory=memory, disk=disk).apply()  # after torch, which maps much
     signal.signal(signal.SIGALRM, _too_long)
-    names: dict[str, Any] = {"__name__": "__main__"}
+    # A notebook's conveniences (`%matplotlib inline`, `torch.rand?`, `files = !ls`) are calls of it, and do nothing.
+    names: dict[str, Any] = {"__name__": "__main__", "get_ipython": MagicMock()}
     wrong = run_notebook(path, names, seconds)
     serve(names, wrong, read, write)
 

@@ -253,7 +253,9 @@ def test_a_release_of_what_is_stale_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_names_that_code_uses() -> None:
-    assert used_names("import a.b\nfrom c import d as e\n%magic\nf(x).g.h") == {"a.b", "c", "d", "g", "h"}
+    assert used_names("import a.b\nfrom c import d as e\nf(x).g.h") == {"a", "a.b", "c", "d", "c.d", "g", "h"}
+    assert used_names("from c import d as e\n%magic", "e.g") >= {"c", "c.d", "c.d.g", "g"}
+    assert used_names("import a.b", "a.b.c") == {"a", "a.b", "a.b.c", "b", "c"}
     assert used_names("this is no Python") == set()
 
 

@@ -77,6 +77,13 @@ def test_a_cell_that_raises_is_told_and_the_others_run(student: Remote) -> None:
     assert student.get("after") == "the error" and student.get("number") == 0.5
 
 
+def test_a_notebooks_conveniences_do_nothing_and_stop_nothing(run) -> None:
+    remote = run("%%time\nleft = (7\n    % 4)\nfiles = !ls\n%matplotlib inline\nprint?\nget_ipython().magic('x')",
+                 ">>> def double(x):\n...     return 2 * x")  # fmt: skip
+    assert remote.ask("errors", seconds=START) == []
+    assert remote.get("left") == 3 and remote.get("double")(4) == 8
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.uint8])
 def test_tensors_come_back_as_they_went(student: Remote, dtype: torch.dtype) -> None:
     x = (torch.arange(6).reshape(2, 3) % 2).to(dtype)
@@ -166,6 +173,7 @@ FORGED = {
     "an unknown type": message({"value": {"tensor": 0}, "tensors": [["object", [1]]]}, b"12345678"),
     "a tensor that is not there": message({"value": {"tensor": 5}, "tensors": []}),
     "more than memory": message({"value": {"tensor": 0}, "tensors": [["float64", [10**12]]]}),
+    "a dictionary that is a list": message({"value": {"dict": [1]}, "tensors": []}),
     "deep": message(b'{"tensors": [], "value": ' + b'{"list": [' * 2000 + b"1" + b"]}" * 2000 + b"}"),
     "a long header": struct.pack(">I", 1 << 31) + b"x",
 }

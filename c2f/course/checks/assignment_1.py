@@ -12,9 +12,19 @@ from c2f.course.checks.probes import gradients, is_class, module_output, state_s
 from c2f.models import ConvMod
 from c2f.models.conv2former import Block, Conv2FormerConfig
 
-NORMS = ("LayerNorm", "layer_norm", "GroupNorm", "group_norm", "native_layer_norm", "rms_norm", "RMSNorm")
+NORMS = (
+    "LayerNorm", "layer_norm", "native_layer_norm", "GroupNorm", "group_norm", "native_group_norm", "RMSNorm",
+    "rms_norm", "batch_norm", "native_batch_norm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LazyBatchNorm1d",
+    "LazyBatchNorm2d", "LazyBatchNorm3d", "SyncBatchNorm", "instance_norm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d",
+)  # fmt: skip
 CONVOLUTIONS = (
-    "Conv2d", "conv2d", "convolution", "Unfold", "unfold", "as_strided", "conv3d", "Conv3d", "conv1d", "Conv1d",
+    "Conv1d", "Conv2d", "Conv3d", "conv1d", "conv2d", "conv3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
+    "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d", "conv_tbc", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution",
+    "thnn_conv2d", "slow_conv3d", "conv_depthwise3d", "convolution_backward", "conv1d_input", "conv2d_input",
+    "conv3d_input", "Unfold", "unfold", "unfold_copy", "im2col", "as_strided",
+    "as_strided_copy", "sliding_window_view",
 )  # fmt: skip
 OURS = ("c2f.models", "c2f.models.conv2former", "c2f.models.depthwise", "ConvMod", "create_model", "LayerNorm2d")
 
@@ -30,10 +40,11 @@ def layer_norm(
         x[0, :, -1, 0] = level + 0.015 * (x[0, :, -1, 0] - level)  # channels nearly alike: eps counts
     x[-1, :, 0, -1] = level  # all channels alike: only eps keeps the quotient finite
     weight, bias = 1 + torch.rand(shape[1], generator=draw), torch.randn(shape[1], generator=draw)
-    before = x.clone()
+    befores = [given.clone() for given in (x, weight, bias)]
     right = F.layer_norm(x.movedim(1, -1).double(), (shape[1],), weight.double(), bias.double(), 1e-6).movedim(-1, 1)
     made = expect_tensor(answer(x, weight, bias), shape, "the normalised map")
-    expect_untouched(x, before, "x")
+    for given, before, what in zip((x, weight, bias), befores, ("x", "the weight", "the bias"), strict=True):
+        expect_untouched(given, before, what)
     if not torch.isfinite(made).all():
         raise Hint("at one position all channels are equal, so the spread is 0, and your result is not finite there: "
                    "where does eps belong?")  # fmt: skip
@@ -88,14 +99,15 @@ def depthwise(
     draw = torch.Generator().manual_seed(seed)
     x, (height, width) = torch.randn(shape, generator=draw), kernel
     weight, bias = torch.randn(shape[1], *kernel, generator=draw), torch.randn(shape[1], generator=draw)
-    before = x.clone()
+    befores = [given.clone() for given in (x, weight, bias)]
     made = answer(x, weight, bias)
     expect_filled(made)
     if isinstance(made, Tensor) and made.dim() == 4 and made.shape[-2:] != x.shape[-2:]:
         raise Hint(f"a map of {shape[2]}×{shape[3]} comes out as {'×'.join(map(str, made.shape[-2:]))}: with how many "
                    f"zeros on each side does a kernel of {height}×{width} keep the size?")  # fmt: skip
     made = expect_tensor(made, shape, "the convolved map")
-    expect_untouched(x, before, "x")
+    for given, before, what in zip((x, weight, bias), befores, ("x", "the kernel", "the bias"), strict=True):
+        expect_untouched(given, before, what)
 
     def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         pad = (weight.shape[-2] // 2, weight.shape[-1] // 2)
@@ -201,8 +213,9 @@ def _expect_state(have: dict[str, list[int]], theirs: nn.Module, kernel_size: in
     """Hint unless the state dicts fit."""
     want = {name: list(value.shape) for name, value in theirs.state_dict().items()}
     if any("running_mean" in name for name in have):
-        raise Hint("there is a BatchNorm, which averages over the images; ConvMod's norm takes one position's "
-                   "channels.")
+        raise Hint(
+            "there is a BatchNorm, which averages over the images; ConvMod's norm takes one position's channels."
+        )
     for name, shape in want.items():
         mine = have.get(name)
         if mine and len(mine) == 4 and mine[2:] != shape[2:]:

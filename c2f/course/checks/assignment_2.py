@@ -25,7 +25,8 @@ from c2f.course.checks.exercise import (
 from c2f.course.remote import beside
 
 LOSSES = (
-    "CrossEntropyLoss", "cross_entropy", "NLLLoss", "nll_loss", "KLDivLoss", "kl_div", "cross_entropy_loss",
+    "CrossEntropyLoss", "cross_entropy", "NLLLoss", "NLLLoss2d", "nll_loss", "nll_loss2d", "nll_loss_nd",
+    "nll_loss_forward", "linear_cross_entropy", "KLDivLoss", "kl_div", "cross_entropy_loss",
     "binary_cross_entropy", "BCELoss", "binary_cross_entropy_with_logits", "BCEWithLogitsLoss",
 )  # fmt: skip
 DROPS = (

@@ -143,8 +143,11 @@ def _window(u: Tensor, k: int, position: tuple[int, int], border: str = "zeros")
 
 def _check_sums(answer: Callable[..., Tensor], shape: tuple[int, ...], k: int, p: tuple[int, int], seed: int) -> None:
     u, kernel, bias = _drawn(shape, k, seed)
+    befores = [given.clone() for given in (u, kernel, bias)]
     made = answer(u, kernel, bias, p)
     expect_filled(made)
+    for given, before, what in zip((u, kernel, bias), befores, ("u", "the kernel", "the bias"), strict=True):
+        expect_untouched(given, before, what)
     if isinstance(made, Tensor) and tuple(made.shape) == shape[:1]:
         raise Hint("you summed over the channels as well: each channel has an A of its own.")
     if isinstance(made, Tensor) and tuple(made.shape) == (*shape[:2], k, k):
