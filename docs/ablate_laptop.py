@@ -63,7 +63,8 @@ def main() -> None:
     RESULT.write_text(
         f"{table}\n\n`conv2former_mini_cifar`, {chosen.epochs} epochs on {first.recipe['data']['name']}, seeds "
         f"{', '.join(map(str, chosen.seeds))}; {say_machine_of(first)}.\nAccuracy is the last epoch's, on all test "
-        f"images; times say little where other work ran beside. Again: `python docs/ablate_laptop.py --data {chosen.data} --epochs {chosen.epochs}`\n"
+        f"images; times say little where other work ran beside. Again: `python docs/ablate_laptop.py --data "
+        f"{chosen.data} --epochs {chosen.epochs}`\n"
     )
     print(table)
 
