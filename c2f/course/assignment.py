@@ -123,7 +123,7 @@ class Assignment:
     tests: tuple[HiddenTest, ...]
     folder: Path
     digest: str
-    """Of the checks and the hidden tests: grades are made again where it differs."""
+    """Of the hidden tests and all that judges with them: grades are made again where it differs."""
     limits: Limits
     """What a submission may use: LIMITS of the hidden tests, where they say so."""
 
@@ -173,7 +173,8 @@ def load_assignment(name: str, folder: Path = FOLDER) -> Assignment:
     spec.loader.exec_module(module)
     tests = tuple(value for value in vars(module).values() if isinstance(value, HiddenTest))
     questions = tuple(value for value in vars(checks).values() if isinstance(value, Question))
-    digest = hashlib.sha256(Path(checks.__file__).read_bytes() + path.read_bytes()).hexdigest()
+    code = [path, *sorted(Path(__file__).parent.rglob("*.py"))]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
     for question in questions:
         points = sum(test.points for test in tests if test.question is question)
         if not question.by_a_person and points != question.points:
