@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -78,7 +79,7 @@ def _notebook(name: str, source: NotebookNode, student: bool) -> bytes:
     }
     kept = [cell for cell in source.cells if not cell.source.startswith(HIDDEN)]
     for cell in kept:
-        cell = NotebookNode(json.loads(json.dumps(cell)))
+        cell = deepcopy(cell)
         gap = GAP[cell.cell_type]
         cell.source = SOLUTION.sub(
             (lambda m, gap=gap: m["indent"] + gap) if student else (lambda m: m["body"].rstrip("\n")), cell.source

@@ -109,17 +109,13 @@ def _remarks(book: Gradebook, result: Result) -> str:
 
 
 def _written(book: Gradebook) -> str:
+    given = {place: f"{points:g}" for place, points in book.written.items()}
     rows = [
-        [result.student, q.number, f"{q.points:g}", _given(book, result, q.number), result.written[q.number]]
+        [result.student, q.number, f"{q.points:g}", given.get((result.student, q.number), ""), result.written[q.number]]
         for q in book.assignment.questions if q.by_a_person
         for result in book.results if q.number in result.written
     ]  # fmt: skip
     return _table(["student", "question", "of", "points", "answer"], rows)
-
-
-def _given(book: Gradebook, result: Result, number: str) -> str:
-    points = book.written.get((result.student, number))
-    return "" if points is None else f"{points:g}"
 
 
 def read_written(path: Path, assignment: Assignment) -> dict[tuple[str, str], float]:

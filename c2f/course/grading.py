@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +170,9 @@ class Student:
         remote.ask("put", dict(question.given))
         return [remote.get(name) for name in question.answers]
 
-    @contextlib.contextmanager
-    def fresh(self) -> Iterator["Student"]:
-        """The same notebook in a process that knows nothing of this one."""
-        with Student(self.notebook, self.limits, self.sandboxed) as other:
-            yield other
+    def fresh(self) -> "Student":
+        """The same notebook, for a process that knows nothing of this one; to be used with `with`."""
+        return Student(self.notebook, self.limits, self.sandboxed)
 
 
 def judge(question: Question, tests: Sequence[HiddenTest], student: Student, sources: Sequence[str]) -> QuestionResult:
@@ -184,13 +182,7 @@ def judge(question: Question, tests: Sequence[HiddenTest], student: Student, sou
         result.state = "words"
         return result
     used = question.forbidden(*sources)
-
-    def asked(*answers: Any) -> str:
-        if used:
-            raise Hint(question.complain(used))
-        return question.check(*answers)
-
-    verdict = _ask(question, asked, lambda: student.answers(question))
+    verdict = _ask(question, used, question.check, lambda: student.answers(question))
     result.state, result.message = verdict.state, verdict.message
     for test in tests:
         result.tests.append(_judge_hidden(question, test, student, used, result.measured))
@@ -202,26 +194,30 @@ def _judge_hidden(
 ) -> Judged:
     earned = Partly(1.0, "passed")
 
-    def asked(*answers: Any) -> str:
+    def run(*answers: Any) -> str:
         nonlocal earned
-        if used:
-            raise Hint(question.complain(used))
         earned = test.run(*answers) or earned
         return earned.message
 
-    verdict = _ask(question, asked, lambda: [student] if test.whole else student.answers(question))
+    verdict = _ask(question, used, run, lambda: [student] if test.whole else student.answers(question))
     measured.update(earned.measured)
     share = min(1.0, max(0.0, earned.share)) if verdict.passed else 0.0
     return Judged(test.title, round(share * test.points, 2), test.points, verdict.message)
 
 
-def _ask(question: Question, check: Callable[..., str], answers: Callable[[], list[Any]]) -> Verdict:
-    """A verdict on answers that are yet to be fetched, which may fail as well."""
+def _ask(question: Question, used: list[str], check: Callable[..., str], answers: Callable[[], list[Any]]) -> Verdict:
+    """A verdict on answers that are yet to be fetched, which may fail as well. `used`: forbidden names in them."""
+
+    def asked(*answers: Any) -> str:
+        if used:
+            raise Hint(question.complain(used))
+        return check(*answers)
+
     try:
         got = answers()
     except (RemoteError, RemoteGone) as error:
         return Verdict(question.number, "hint", f"there is no answer to ask: {error}.")
-    return Exercise(question.number, question.title, question.difficulty, question.minutes, check)(*got)
+    return Exercise(question.number, question.title, question.difficulty, question.minutes, asked)(*got)
 
 
 def grade_notebook(
@@ -230,8 +226,7 @@ def grade_notebook(
     """Grade one submission. Whatever the file is, there is a Result."""
     limits = limits or assignment.limits
     started = time.monotonic()
-    result = Result(student or path.stem, path.name, assignment.name, digest_of(path, assignment, limits, sandboxed))
-    result.questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
+    result = _without_points(student or path.stem, path, assignment, limits, sandboxed)
     try:
         cells = read_cells(path)
         handed_out = read_cells(assignment.student_notebook)
@@ -258,6 +253,12 @@ def grade_notebook(
             result.cells = asked.cells
     result.seconds = round(time.monotonic() - started, 2)
     return result
+
+
+def _without_points(student: str, path: Path, assignment: Assignment, limits: Limits, sandboxed: bool) -> Result:
+    digest = digest_of(path, assignment, limits, sandboxed)
+    questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
+    return Result(student, path.name, assignment.name, digest, questions=questions)
 
 
 def _sources(code: Sequence[str], question: Question) -> list[str]:
@@ -396,8 +397,8 @@ def grade_folder(
     task = (assignment.name, folder, limits, sandboxed)
     for entry, result in _in_parallel(waiting, task, jobs or _processors()):
         if result is None:
-            digest = digest_of(entry.path, assignment, limits, sandboxed)
-            result = _not_graded(entry, assignment, digest, "failed", "the grader ended with it.")
+            result = _without_points(entry.student, entry.path, assignment, limits, sandboxed)
+            result.state, result.note = "failed", "the grader ended with it."
         write_json(result_path(grades, entry.student), asdict(result))
         results[entry.student] = result
         progress(result, len(results), len(found.entries))
@@ -461,10 +462,5 @@ def _grade(entry: Entry, name: str, folder: Path, limits: Limits, sandboxed: boo
     try:
         return grade_notebook(entry.path, assignment, student=entry.student, limits=limits, sandboxed=sandboxed)
     except Exception as error:  # of the grader itself: it is told, and the others are graded
-        note = f"the grader failed at it, {type(error).__name__}: {error}"
-        return _not_graded(entry, assignment, digest_of(entry.path, assignment, limits, sandboxed), "failed", note)
-
-
-def _not_graded(entry: Entry, assignment: Assignment, digest: str, state: str, note: str) -> Result:
-    questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
-    return Result(entry.student, entry.path.name, assignment.name, digest, state, note, questions)
+        result = _without_points(entry.student, entry.path, assignment, limits, sandboxed)
+        return replace(result, state="failed", note=f"the grader failed at it, {type(error).__name__}: {error}")

@@ -88,6 +88,14 @@ def _encode(value: Any, tensors: list[Tensor], keep: Any) -> Any:
     return _encode(keep(value), tensors, None)
 
 
+def length_of_tensors(header: bytes) -> int:
+    """How many bytes follow a message's header. Raises an error of some kind for what is no header."""
+    sizes = [DTYPES[name].itemsize * math.prod(shape) for name, shape in json.loads(header)["tensors"]]
+    if any(size < 0 for size in sizes) or sum(sizes) > LARGEST_TENSORS:
+        raise ValueError("too large")
+    return sum(sizes)
+
+
 def unpack(header: bytes, body: bytes, look_up: Any = None) -> Any:
     """What a message says. `look_up(number)` gives a handle's object where it lives; elsewhere it stays a Handle.
 
@@ -200,10 +208,8 @@ class Remote:
             raise RemoteGone("it sent more than any answer needs")
         header = self._take(length, deadline)
         try:
-            sizes = [DTYPES[name].itemsize * math.prod(shape) for name, shape in json.loads(header)["tensors"]]
-            if any(size < 0 for size in sizes) or sum(sizes) > LARGEST_TENSORS:
-                raise ValueError("too large")
-            return unpack(header, self._take(sum(sizes), deadline))
+            length = length_of_tensors(header)
+            return unpack(header, self._take(length, deadline))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise RemoteGone("it sent something that is no message") from None
 

@@ -122,25 +122,8 @@ def why_not() -> str | None:
         return "bubblewrap is not installed: apt install bubblewrap; or grade with --no-sandbox what you trust."
     if platform.machine() not in ARCHITECTURES:
         return f"the sandbox knows no {platform.machine()}; or grade with --no-sandbox what you trust."
-    tried = subprocess.run(
-        [
-            "bwrap",
-            "--unshare-all",
-            "--ro-bind",
-            "/",
-            "/",
-            "--proc",
-            "/proc",
-            "--dev",
-            "/dev",
-            "--tmpfs",
-            "/tmp",
-            "true",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    trial = "bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp true"
+    tried = subprocess.run(trial.split(), capture_output=True, text=True, timeout=20)
     if tried.returncode:
         return f"bubblewrap cannot make namespaces here ({tried.stderr.strip()}); allow user namespaces."
     return None

@@ -17,7 +17,7 @@ import traceback
 from typing import Any
 from unittest.mock import MagicMock
 
-from c2f.course.remote import Handle, pack, unpack
+from c2f.course.remote import Handle, length_of_tensors, pack, unpack
 from c2f.course.sandbox import Limits
 
 
@@ -97,8 +97,7 @@ def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> Non
 
     while header := _exactly(read, 4):
         text = _exactly(read, struct.unpack(">I", header)[0])
-        size = sum(_size(*tensor) for tensor in json.loads(text)["tensors"])
-        question = unpack(text, _exactly(read, size), objects.__getitem__)
+        question = unpack(text, _exactly(read, length_of_tensors(text)), objects.__getitem__)
         try:
             reply = pack({"result": answer(question["ask"], question["args"])}, keep)
         except Exception as error:
@@ -121,14 +120,6 @@ def _say(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<cell")]
     where = f" (line {frames[-1].lineno} of {frames[-1].filename[1:-1]})" if frames else ""
     return f"{type(error).__name__}: {error}"[:1000] + where
-
-
-def _size(name: str, shape: list[int]) -> int:
-    import math
-
-    from c2f.course.remote import DTYPES
-
-    return DTYPES[name].itemsize * math.prod(shape)
 
 
 def _exactly(pipe: int, count: int) -> bytes:

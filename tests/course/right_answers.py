@@ -1,5 +1,25 @@
 """Right answers to assignment 1 as other people write them: by question, then by style."""
 
+MLP = """
+class Mlp(nn.Module):
+    def __init__(self, dim, ratio):
+        super().__init__()
+        h = int(ratio * dim)
+        self.norm, self.fc1, self.pos, self.fc2, self.act = (
+            Norm(dim),
+            nn.Conv2d(dim, h, 1),
+            nn.Conv2d(h, h, 3, padding="same", groups=h),
+            nn.Conv2d(h, dim, 1),
+            nn.GELU(),
+        )
+
+    def forward(self, x):
+        x = self.act(self.fc1(self.norm(x)))
+        x = x + self.act(self.pos(x))
+        return self.fc2(x)
+
+
+"""
 ASSIGNMENT_1: dict[str, dict[str, str]] = {
     "1.1": {
         "var_mean": """
@@ -244,25 +264,8 @@ class ConvMod(nn.Module):
 """,
     },
     "1.4": {
-        "mlp module act": """
-class Mlp(nn.Module):
-    def __init__(self, dim, ratio):
-        super().__init__()
-        h = int(ratio * dim)
-        self.norm, self.fc1, self.pos, self.fc2, self.act = (
-            Norm(dim),
-            nn.Conv2d(dim, h, 1),
-            nn.Conv2d(h, h, 3, padding="same", groups=h),
-            nn.Conv2d(h, dim, 1),
-            nn.GELU(),
-        )
-
-    def forward(self, x):
-        x = self.act(self.fc1(self.norm(x)))
-        x = x + self.act(self.pos(x))
-        return self.fc2(x)
-
-
+        "mlp module act": MLP
+        + """
 class Block(nn.Module):
     def __init__(self, dim, kernel_size=11, ratio=2.0):
         super().__init__()
@@ -305,25 +308,8 @@ class Block(nn.Module):
         z += self.mlp(y)
         return z
 """,
-        "base class residual": """
-class Mlp(nn.Module):
-    def __init__(self, dim, ratio):
-        super().__init__()
-        h = int(ratio * dim)
-        self.norm, self.fc1, self.pos, self.fc2, self.act = (
-            Norm(dim),
-            nn.Conv2d(dim, h, 1),
-            nn.Conv2d(h, h, 3, padding="same", groups=h),
-            nn.Conv2d(h, dim, 1),
-            nn.GELU(),
-        )
-
-    def forward(self, x):
-        x = self.act(self.fc1(self.norm(x)))
-        x = x + self.act(self.pos(x))
-        return self.fc2(x)
-
-
+        "base class residual": MLP
+        + """
 class Residual(nn.Module):
     def step(self, x, f):
         return torch.add(x, f(x))

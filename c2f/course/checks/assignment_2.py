@@ -837,6 +837,13 @@ def _advance(model: nn.Module, optimizer: torch.optim.Optimizer, plan: dict, sta
         optimizer.step()
 
 
+def _stopped_at(plan: dict) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A training up to where it is stopped."""
+    model, optimizer = _model(plan, plan["seed"])
+    _advance(model, optimizer, plan, 0, plan["stop"])
+    return model, optimizer
+
+
 def _state(model: nn.Module) -> Tensor:
     """All of a model's numbers, its buffers too."""
     return torch.cat([value.detach().double().flatten() for value in model.state_dict().values()])
@@ -850,8 +857,7 @@ def _as_plain(step: Any) -> Any:
 def stopped(snapshot: Callable, plan: dict) -> Tensor | str | None:
     """Train, stop, and write: the bytes of the file, or a sentence about why there is none."""
     with torch.random.fork_rng(devices=[]):
-        model, optimizer = _model(plan, plan["seed"])
-        _advance(model, optimizer, plan, 0, plan["stop"])
+        model, optimizer = _stopped_at(plan)
         made = snapshot(model, optimizer, plan["stop"])
         if made is None:
             return None
@@ -878,8 +884,7 @@ def resumed(restore: Callable, plan: dict, file: Tensor) -> dict:
 def gone_back(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
     """Train to the end, and then go back to a snapshot that was taken on the way, and train to the end again."""
     with torch.random.fork_rng(devices=[]):
-        model, optimizer = _model(plan, plan["seed"])
-        _advance(model, optimizer, plan, 0, plan["stop"])
+        model, optimizer = _stopped_at(plan)
         made = snapshot(model, optimizer, plan["stop"])
         if made is None:
             return None
@@ -893,8 +898,7 @@ def gone_back(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
 def restored_twice(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
     """Two trainings that go on from one snapshot, one after the other."""
     with torch.random.fork_rng(devices=[]):
-        model, optimizer = _model(plan, plan["seed"])
-        _advance(model, optimizer, plan, 0, plan["stop"])
+        model, optimizer = _stopped_at(plan)
         made = snapshot(model, optimizer, plan["stop"])
         if made is None:
             return None
@@ -910,8 +914,7 @@ def restored_twice(snapshot: Callable, restore: Callable, plan: dict) -> dict | 
 def _whole(plan: dict, *slips: str) -> Tensor:
     """The state at the end of a training that was never stopped, or of one that was and lost something by that."""
     with torch.random.fork_rng(devices=[]):
-        model, optimizer = _model(plan, plan["seed"])
-        _advance(model, optimizer, plan, 0, plan["stop"])
+        model, optimizer = _stopped_at(plan)
         if slips:
             kept = {"model": deepcopy(model.state_dict()), "memory": deepcopy(optimizer.state_dict())}
             drawn = torch.get_rng_state()
