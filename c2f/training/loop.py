@@ -202,8 +202,9 @@ def train(
                 loss.backward()
                 if recipe.clip_grad:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                for optimizer in optimizers:
-                    optimizer.step()
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):  # for Muon's products
+                    for optimizer in optimizers:
+                        optimizer.step()
                 if average:
                     average.update_parameters(model)
 

@@ -52,14 +52,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Bring all singular values of each matrix to about 1 (0.7 to 1.2). Shape: (B, rows, columns) -> the same."""
+    """Bring all singular values of each matrix to about 1 (0.7 to 1.2). Shape: (B, rows, columns) -> the same.
+
+    bfloat16 is exact enough, since "about" is: under autocast the products run in it, as the post has them.
+    """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + (b G + c G^2) x
     return x.mT if tall else x
 
 

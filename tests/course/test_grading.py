@@ -114,7 +114,7 @@ def honest_mistakes(count: int) -> list[tuple]:
 # ---- A kill, and going on
 
 
-SLOW = "import time\ntime.sleep(4)\n"
+SLOW = "import time\ntime.sleep(2)\n"
 
 
 def _grade(submissions: Path, grades: Path) -> list[str]:

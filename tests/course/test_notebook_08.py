@@ -255,7 +255,7 @@ WRONG: dict[str, tuple[Exercise, Any, str]] = {
     "believes nothing": (checks.supported, set(), "does follow"),
     **{
         f"believes {letter}": (checks.supported, HOLDING | {letter}, f"({letter}) “")
-        for letter in set(checks.CLAIMS) - HOLDING
+        for letter in sorted(set(checks.CLAIMS) - HOLDING)
     },
     **{f"doubts {letter}": (checks.supported, HOLDING - {letter}, f"({letter}) “") for letter in sorted(HOLDING)},
 }  # fmt: skip

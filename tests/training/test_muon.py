@@ -19,6 +19,17 @@ def test_all_singular_values_come_near_one_and_the_directions_stay(shape):
     torch.testing.assert_close(diagonal, torch.diag_embed(diagonal.diagonal(dim1=1, dim2=2)), atol=1e-6, rtol=0)
 
 
+def test_bfloat16_products_are_exact_enough():
+    torch.manual_seed(0)
+    matrices = torch.randn(2, 64, 96)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = orthogonalize(matrices)
+    assert found.dtype == torch.bfloat16  # that is, the products did run in it
+    values = torch.linalg.svdvals(found.float())
+    assert values.min() > 0.6 and values.max() < 1.3
+    assert torch.cosine_similarity(found.float().flatten(1), orthogonalize(matrices).flatten(1)).min() > 0.99
+
+
 @pytest.mark.parametrize("shape", [(4, 4, 1, 1), (8, 2, 2, 2), (6, 3)])
 def test_a_step_moves_along_the_orthogonalised_momentum(shape):
     torch.manual_seed(0)
