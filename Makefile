@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS   ?=
+JOBS   ?= 2
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/ready
@@ -27,7 +28,7 @@ lab: $(READY) ## open the course in JupyterLab (ARGS=--no-browser prints the add
 
 test: $(READY) ## run ruff, pytest, and every notebook (ARGS=tests/models picks)
 	$(PY) -m ruff check
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-install: $(READY) ## build one more environment from environment.yml's pip section and try it (minutes, 6 GB)
 	$(PY) -m pytest -m install tests/test_environment.py $(ARGS)

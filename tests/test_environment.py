@@ -195,7 +195,7 @@ def test_the_first_call_installs_and_the_second_starts_at_once(checkout: Path) -
     assert make("lab", "PYTHON=./python3", cwd=checkout).returncode == 0
     assert asked(checkout) == ["jupyterlab --notebook-dir=."]
     assert make("test", "PYTHON=./python3", cwd=checkout).returncode == 0
-    assert asked(checkout) == ["ruff check", "pytest"]
+    assert asked(checkout) == ["ruff check", "pytest --numprocesses"]
 
 
 @NEEDS_MAKE
@@ -220,7 +220,7 @@ def test_an_installation_that_was_cut_off_begins_again(checkout: Path) -> None:
     (checkout / "cut-off").unlink()
     second = make("test", "PYTHON=./python3", cwd=checkout)
     assert second.returncode == 0 and "cut off" in second.stdout
-    assert asked(checkout) == [*INSTALL, "ruff check", "pytest"]
+    assert asked(checkout) == [*INSTALL, "ruff check", "pytest --numprocesses"]
     assert not (checkout / ".venv" / "half").exists()
 
 
@@ -238,9 +238,9 @@ def test_a_folder_that_was_moved_is_put_right_once(checkout: Path) -> None:
     moved = checkout.rename(checkout.with_name("elsewhere"))
     asked(moved)
     make("test", "PYTHON=./python3", cwd=moved)
-    assert asked(moved) == [*INSTALL, "ruff check", "pytest"]
+    assert asked(moved) == [*INSTALL, "ruff check", "pytest --numprocesses"]
     make("test", "PYTHON=./python3", cwd=moved)
-    assert asked(moved) == ["ruff check", "pytest"]
+    assert asked(moved) == ["ruff check", "pytest --numprocesses"]
 
 
 @NEEDS_MAKE
@@ -266,7 +266,7 @@ def test_upgrade_writes_the_new_set_under_the_old_heading(checkout: Path) -> Non
     assert (checkout / "constraints.txt").read_text().splitlines() == [*heading, "numpy==9.9", "torch==9.0"], done
     asked(checkout)
     make("test", "PYTHON=./python3", cwd=checkout)
-    assert asked(checkout) == ["ruff check", "pytest"]
+    assert asked(checkout) == ["ruff check", "pytest --numprocesses"]
 
 
 # No network
