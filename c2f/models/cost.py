@@ -49,9 +49,7 @@ def parameters_by_child(model: nn.Module) -> dict[str, int]:
     return parts
 
 
-def multiply_adds(
-    model: nn.Module, image_size: int | tuple[int, int] = (32, 32), in_channels: int = 3
-) -> MultiplyAdds:
+def multiply_adds(model: nn.Module, image_size: int | tuple[int, int] = (32, 32), in_channels: int = 3) -> MultiplyAdds:
     """The multiply-adds of one image (in_channels, H, W) in evaluation mode, nominal and useful.
 
     Nothing is computed: shapes alone travel through the model, so that it may be large and on any device (meta

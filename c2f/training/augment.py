@@ -63,6 +63,8 @@ class Augment:
         image_size: (H, W) of the images in pixels; they come out at that size too.
         num_classes: K, the width of soft targets.
 
+    A call with mix=False leaves out MixUp and CutMix, and with them the soft targets.
+
     Raises ValueError for a shift that reflection cannot fill, and for images of another type or size than announced.
     """
 
@@ -75,7 +77,7 @@ class Augment:
             )
 
     @torch.no_grad()
-    def __call__(self, images_u8: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images_u8: Tensor, labels: Tensor, mix: bool = True) -> tuple[Tensor, Tensor]:
         self._check(images_u8)
         recipe, images, targets = self.recipe, _to_unit(images_u8), labels
 
@@ -100,7 +102,7 @@ class Augment:
         if recipe.rotation:
             images = random_rotation(images, recipe.rotation)
 
-        if recipe.mixup or recipe.cutmix:
+        if mix and (recipe.mixup or recipe.cutmix):
             one_hot = F.one_hot(labels, self.num_classes).float()
             images, targets = mixup_or_cutmix(images, one_hot, recipe.mixup, recipe.cutmix)
         return normalize(images), targets

@@ -182,7 +182,8 @@ def train(
                 for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                     group["lr"] = group["initial_lr"] * state.lr / recipe.lr
 
-                x, targets = augment(images[order[batch]], labels[order[batch]])
+                mix = step < recipe.mix_share * state.steps
+                x, targets = augment(images[order[batch]], labels[order[batch]], mix)
                 if step < recipe.small_share * state.steps:
                     x = F.interpolate(x, size=(recipe.small_size,) * 2, mode="bilinear", antialias=True)
                 x = x.contiguous(memory_format=memory_format)

@@ -308,6 +308,25 @@ def test_the_first_steps_may_be_on_smaller_images(digits):
     assert sizes == [(8, 8)] * half + [(16, 16)] * half
 
 
+def test_the_last_steps_may_see_images_that_are_not_mixed(digits):
+    mixed = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 10)
+
+        def forward(self, x):
+            if self.training:
+                mixed.append(bool((x != x[:, :, :1, :1]).any()))
+            return self.fc(x.mean((2, 3)))
+
+    grey = digits.train.labels[:, None, None, None].to(torch.uint8).mul(20).expand(-1, 3, 16, 16)  # one level a class
+    plain = replace(digits, train=Split(grey.contiguous(), digits.train.labels))
+    run(plain, model=Watched(), recipe=Recipe(epochs=4, batch_size=32, cutmix=1.0, mix_share=0.75))
+    assert mixed == [True] * 3 * STEPS_PER_EPOCH + [False] * STEPS_PER_EPOCH
+
+
 def test_a_small_size_that_does_not_suit_the_model_is_refused_before_the_first_step(digits):
     with pytest.raises(ValueError, match="a 15×15 image cannot be halved"):
         run(digits, recipe=replace(RECIPE, small_share=0.5, small_size=15))
