@@ -205,7 +205,7 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("train --recipe slow", "there is no recipe 'slow'; the recipes are seed, digits, laptop, gpu"),
+        ("train --recipe slow", "there is no recipe 'slow'; the recipes are seed, digits, laptop, hour, gpu"),
         ("train --epochs 0", "epochs is 0; use at least 1"),
         ("train --model resnet --image-size 16", "there is no model 'resnet'; the models are"),
         ("train --set kernel_size", "--set takes name=value"),
