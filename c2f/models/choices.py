@@ -53,8 +53,12 @@ def known(name: str) -> str | None:
     return _memory().get(name)
 
 
-def choose(name: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device) -> str:
-    """The fastest of the candidates for a case, timed now if it is new. The first is kept where it is about as fast.
+def choose(
+    name: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float = 0.0
+) -> str:
+    """The fastest of the candidates for a case, timed now if it is new.
+
+    The first is kept where it is about as fast, or slower by no more than least_gain, in seconds.
 
     A candidate that raises RuntimeError, for want of memory or of support for a type, is out of the running.
     """
@@ -63,7 +67,8 @@ def choose(name: str, candidates: Mapping[str, Callable[[], Tensor]], device: to
     seconds = _measure(candidates, device)
     first = next(iter(candidates))
     best = min(seconds, key=seconds.__getitem__, default=first)
-    algorithm = first if seconds.get(first, float("inf")) <= MARGIN * seconds.get(best, 0) else best
+    least = seconds.get(best, 0)
+    algorithm = first if seconds.get(first, float("inf")) <= max(MARGIN * least, least + least_gain) else best
     _timed[name] = {candidate: 1e3 * value for candidate, value in sorted(seconds.items(), key=lambda item: item[1])}
     remember({name: algorithm})
     _keep(name, algorithm)

@@ -35,6 +35,7 @@ Algorithm = Literal["auto", "native", "crop", "flip", "pad", "relaid", "toeplitz
 
 ALGORITHMS = get_args(Algorithm)
 TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
+OPERATOR = 2e-4  # seconds by which a step on a CPU is longer when it is not one native call; measured, roughly
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algorithm: Algorithm = "auto") -> Tensor:
@@ -213,10 +214,13 @@ def _is_native(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -
     # All that will be needed is chosen before anything is computed, so that the first call rounds as the next ones do.
     kernel = tuple(weight.shape[2:])
     chosen = [_fastest("forward", FORWARD, (x, weight, bias), kernel)]
-    if torch.is_grad_enabled() and x.requires_grad:
-        chosen.append(_fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel))
-    if torch.is_grad_enabled() and weight.requires_grad:
+    learned = torch.is_grad_enabled() and weight.requires_grad
+    if learned:
         chosen.append(_fastest("weight gradient", WEIGHT_GRADIENT, (x, x, kernel), kernel))
+    if torch.is_grad_enabled() and x.requires_grad:
+        towards_x = _fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel)
+        if not learned:  # PyTorch finds both gradients and the bias's in one go: leaving it for this one does not pay
+            chosen.append(towards_x)
     return all(name == "native" for name in chosen)
 
 
@@ -233,8 +237,14 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tupl
     if kernel[0] < 2 * height and kernel[1] < 2 * width:
         idle.add("crop")
     arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
-    candidates = {name: lambda f=f: f(*arguments) for name, f in table.items() if name not in idle}
-    return choose(name, candidates, x.device)
+    layout = torch.contiguous_format if what == "weight gradient" else _layout(x)  # the way back is timed as well
+
+    def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        return lambda: compute(*arguments).contiguous(memory_format=layout)
+
+    candidates = {name: candidate(compute) for name, compute in table.items() if name not in idle}
+    least_gain = OPERATOR if what == "weight gradient" and x.device.type == "cpu" else 0.0
+    return choose(name, candidates, x.device, least_gain)
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from c2f.models import choices
+from c2f.models import choices, depthwise
 from c2f.models.depthwise import (
     FORWARD,
     INPUT_GRADIENT,
@@ -277,6 +277,25 @@ def test_the_first_stays_where_the_best_is_hardly_better(fresh, monkeypatch):
     assert choices.choose("a case", candidates, CPU) == "native"
 
 
+def test_a_gain_too_small_to_pay_for_leaving_the_first_is_left(fresh, monkeypatch):
+    candidates, _ = fake_clock(monkeypatch, {"native": 3.0, "swap": 2.0})
+    assert choices.choose("a case", candidates, CPU, least_gain=2e-3) == "native"
+    assert choices.choose("another case", candidates, CPU, least_gain=0.5e-3) == "swap"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_what_is_timed_is_what_will_be_done_with_the_way_back_into_the_layout(fresh, monkeypatch, layout):
+    def all_of(name, candidates, device, least_gain=0.0):
+        for run in candidates.values():
+            wanted = torch.contiguous_format if name.startswith("weight") else layout
+            assert run().is_contiguous(memory_format=wanted)
+        return "crop"
+
+    monkeypatch.setattr(depthwise, "choose", all_of)
+    x = torch.randn(2, 3, 6, 6).contiguous(memory_format=layout).requires_grad_()
+    DepthwiseConv2d(3, 5)(x)  # all three passes are chosen before the first is computed
+
+
 def test_a_hopeless_candidate_is_not_timed_again_and_again(fresh, monkeypatch):
     candidates, calls = fake_clock(monkeypatch, {"native": 1000.0, "swap": 1.0})
     choices.choose("a case", candidates, CPU)
@@ -342,3 +361,12 @@ def test_where_pytorchs_own_call_wins_it_is_the_call(fresh, monkeypatch):
         choices.remember({choices.case(what, x, (3, 3), torch.contiguous_format): "native"})
     y = depthwise_conv2d(x.requires_grad_(), weight.requires_grad_(), bias)
     assert y.grad_fn.name() == "ConvolutionBackward0"
+
+
+def test_pytorchs_own_call_is_not_left_for_the_input_gradient_alone(fresh):
+    x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
+    for what, name in [("forward", "native"), ("input gradient", "flip"), ("weight gradient", "native")]:
+        choices.remember({choices.case(what, x, (3, 3), torch.contiguous_format): name})
+    assert depthwise_conv2d(x.requires_grad_(), weight.requires_grad_(), bias).grad_fn.name() == "ConvolutionBackward0"
+    frozen = depthwise_conv2d(x, weight.detach(), bias)
+    assert frozen.grad_fn.name() != "ConvolutionBackward0"
