@@ -290,41 +290,32 @@ def test_the_average_of_the_weights_is_what_is_kept(digits):
     torch.testing.assert_close(model.head.fc.weight.detach(), average)
 
 
+class Watched(nn.Module):
+    """Looks at every batch that it is trained on, and keeps what it saw."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.fc, self.look, self.seen = nn.Linear(3, 10), look, []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append(self.look(x))
+        return self.fc(x.mean((2, 3)))
+
+
 def test_the_first_steps_may_be_on_smaller_images(digits):
-    sizes = []
-
-    class Watched(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(3, 10)
-
-        def forward(self, x):
-            if self.training:
-                sizes.append(tuple(x.shape[2:]))
-            return self.fc(x.mean((2, 3)))
-
-    run(digits, model=Watched(), recipe=replace(RECIPE, epochs=2, ema=0.0, small_share=0.5, small_size=8))
-    half = len(sizes) // 2
-    assert sizes == [(8, 8)] * half + [(16, 16)] * half
+    model = Watched(lambda x: tuple(x.shape[2:]))
+    run(digits, model=model, recipe=replace(RECIPE, epochs=2, ema=0.0, small_share=0.5, small_size=8))
+    half = len(model.seen) // 2
+    assert model.seen == [(8, 8)] * half + [(16, 16)] * half
 
 
 def test_the_last_steps_may_see_images_that_are_not_mixed(digits):
-    mixed = []
-
-    class Watched(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(3, 10)
-
-        def forward(self, x):
-            if self.training:
-                mixed.append(bool((x != x[:, :, :1, :1]).any()))
-            return self.fc(x.mean((2, 3)))
-
     grey = digits.train.labels[:, None, None, None].to(torch.uint8).mul(20).expand(-1, 3, 16, 16)  # one level a class
     plain = replace(digits, train=Split(grey.contiguous(), digits.train.labels))
-    run(plain, model=Watched(), recipe=Recipe(epochs=4, batch_size=32, cutmix=1.0, mix_share=0.75))
-    assert mixed == [True] * 3 * STEPS_PER_EPOCH + [False] * STEPS_PER_EPOCH
+    model = Watched(lambda x: bool((x != x[:, :, :1, :1]).any()))
+    run(plain, model=model, recipe=Recipe(epochs=4, batch_size=32, cutmix=1.0, mix_share=0.75))
+    assert model.seen == [True] * 3 * STEPS_PER_EPOCH + [False] * STEPS_PER_EPOCH
 
 
 def test_a_small_size_that_does_not_suit_the_model_is_refused_before_the_first_step(digits):
