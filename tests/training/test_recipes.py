@@ -59,6 +59,7 @@ def test_a_recipe_is_frozen():
         ({"drop_path": -0.1}, "drop_path is -0.1"),
         ({"flip": 2.0}, "flip is 2.0; use a number from 0 to 1"),
         ({"crop_scale": 0.0}, "crop_scale is 0.0"),
+        ({"mix_share": 0.0}, "mix_share is 0.0; use a share above 0"),
         ({"rand_augment": 11}, "rand_augment is 11; use 1 to 10"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; use adam or adamw"),
         ({"precision": "fp8"}, "precision is 'fp8'; use float32 or bf16"),
