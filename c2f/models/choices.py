@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,6 +24,9 @@ ROUNDS = 5
 HOPELESS = 3.0  # what takes so many times the fastest is not timed again
 MARGIN = 1.05  # the first candidate, PyTorch's own, stays unless it is slower by so much: noise must not decide
 
+SETTLED = 4096  # kinds of calls that are kept
+
+settled: dict[Hashable, tuple] = {}  # what follows from the choices for a kind of call; `settle` writes it
 _timed: dict[str, dict[str, float]] = {}  # milliseconds of each candidate, of the cases timed in this process
 
 
@@ -82,15 +85,24 @@ def choices() -> dict[str, str]:
 
 def remember(chosen: Mapping[str, str]) -> None:
     """Take these choices from now on in this process, timed here or not: those of an earlier run, or your own."""
+    settled.clear()
     _memory().update(chosen)
 
 
 def forget(everywhere: bool = False) -> None:
     """Time every case anew in this process; with `everywhere`, remove what the user's cache folder keeps too."""
+    settled.clear()
     _memory().clear()
     _timed.clear()
     if everywhere:
         _file().unlink(missing_ok=True)
+
+
+def settle(kind: Hashable, answer: tuple) -> None:
+    """Keep what was found for a kind of call, whose every case is known, until a choice changes."""
+    if len(settled) >= SETTLED:
+        settled.clear()
+    settled[kind] = answer
 
 
 def describe() -> str:

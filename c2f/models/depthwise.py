@@ -16,8 +16,9 @@ for the weight gradient of a filter wider than 3. The same sums can be had in ot
 * "rows": the weight gradient by one matrix product a row of the filter, between the rows of the output's gradient and
   the shifted rows of the input, summed along its diagonals.
 
-"auto" times them once for each case, separately for the forward pass and the two gradients, and remembers: which wins
-depends on shape, type, memory format and machine. `print(c2f.models.choices.describe())` shows what was chosen.
+"auto" times them once for each case, separately for the forward pass and the two gradients, then the best of each
+together against PyTorch's own step, and remembers: which wins depends on shape, type, memory format and machine.
+`print(c2f.models.choices.describe())` shows what was chosen.
 
 Shapes: N images, C channels, H x W positions, k_h x k_w taps.
 """
@@ -28,14 +29,15 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
-from c2f.models.choices import case, choose, known
+from c2f.models.choices import case, choose, known, settle, settled
 
 Algorithm = Literal["auto", "native", "crop", "flip", "pad", "relaid", "toeplitz", "swap", "rows"]
 
 ALGORITHMS = get_args(Algorithm)
 TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
-OPERATOR = 2e-4  # seconds by which a step on a CPU is longer when it is not one native call; measured, roughly
+OPERATOR = 2e-4  # seconds that autograd on a CPU adds to a step which is not one native call; measured, roughly
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algorithm: Algorithm = "auto") -> Tensor:
@@ -52,13 +54,38 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
 
     Raises ValueError for other shapes, even kernels, mixed types and unknown names.
     """
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    _check(x, weight, bias, algorithm)
-    if _is_native(x, weight, bias, algorithm):
-        return _native(x, weight, bias)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    device = "cpu" if x.is_cpu else x.device.type  # reading the text takes microseconds
+    autocast = torch.get_autocast_dtype(device) if not x.is_meta and torch.is_autocast_enabled(device) else None
+    # PyTorch's own call on a small map takes little longer than the checks and the choice. So what they find is kept,
+    # by everything that it depends on.
+    kind = native = None
+    if not is_compiling():
+        kind = (
+            x.shape,
+            x.stride(),
+            x.dtype,
+            x.device,
+            weight.shape,
+            weight.dtype,
+            bias is None or (bias.shape, bias.dtype),
+            algorithm,
+            autocast,
+            torch.get_num_threads(),
+            torch.is_grad_enabled() and (x.requires_grad, weight.requires_grad),
+        )
+        native = settled.get(kind)
+    if native:
+        return F.conv2d(x, weight, bias, *native)
+    if autocast:
+        x, weight, bias = x.to(autocast), weight.to(autocast), None if bias is None else bias.to(autocast)
+    if native is None:
+        _check(x, weight, bias, algorithm)
+        native = _native_arguments(x, weight) if _is_native(x, weight, bias, algorithm) else ()
+        if kind:
+            settle(kind, native)
+        if native:
+            return F.conv2d(x, weight, bias, *native)
+    if torch.is_grad_enabled() or is_compiling():
         return _conv2d(x, weight, bias, algorithm)
     return _forward(x, weight, bias, algorithm)  # without the operator, whose dispatch costs as much as a small map
 
@@ -209,19 +236,21 @@ def _is_native(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -
     """Whether every pass that there will be is known to be PyTorch's own, so that its call is the whole answer."""
     if algorithm == "native" or x.is_meta or not x.numel():
         return True
-    if algorithm != "auto" or torch.compiler.is_compiling():
+    if algorithm != "auto" or is_compiling():
         return False
     # All that will be needed is chosen before anything is computed, so that the first call rounds as the next ones do.
     kernel = tuple(weight.shape[2:])
+    for_x, for_weight = (torch.is_grad_enabled() and t.requires_grad for t in (x, weight))
     chosen = [_fastest("forward", FORWARD, (x, weight, bias), kernel)]
-    learned = torch.is_grad_enabled() and weight.requires_grad
-    if learned:
+    if for_weight:
         chosen.append(_fastest("weight gradient", WEIGHT_GRADIENT, (x, x, kernel), kernel))
-    if torch.is_grad_enabled() and x.requires_grad:
-        towards_x = _fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel)
-        if not learned:  # PyTorch finds both gradients and the bias's in one go: leaving it for this one does not pay
-            chosen.append(towards_x)
-    return all(name == "native" for name in chosen)
+    if for_x:
+        chosen.append(_fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel))
+    if for_weight and set(chosen) != {"native"}:
+        # PyTorch finds all gradients in one call, for less than one by one: what wins each pass may not win the step.
+        what = "training" if for_x else "training without input gradient"
+        return _fastest(what, TRAINING, (x, weight, bias, for_x), kernel) == "native"
+    return set(chosen) == {"native"}
 
 
 def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tuple, kernel: tuple[int, int]) -> str:
@@ -237,13 +266,14 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tupl
     if kernel[0] < 2 * height and kernel[1] < 2 * width:
         idle.add("crop")
     arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
-    layout = torch.contiguous_format if what == "weight gradient" else _layout(x)  # the way back is timed as well
+    # The way back into the memory format of the caller is timed as well.
+    layout = torch.contiguous_format if table in (WEIGHT_GRADIENT, TRAINING) else _layout(x)
 
     def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
         return lambda: compute(*arguments).contiguous(memory_format=layout)
 
     candidates = {name: candidate(compute) for name, compute in table.items() if name not in idle}
-    least_gain = OPERATOR if what == "weight gradient" and x.device.type == "cpu" else 0.0
+    least_gain = OPERATOR if table is TRAINING and x.device.type == "cpu" else 0.0
     return choose(name, candidates, x.device, least_gain)
 
 
@@ -293,7 +323,12 @@ def _for_cropped(compute: Callable[[Tensor, Tensor, tuple[int, int]], Tensor]) -
 
 
 def _native(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2), groups=x.shape[1])
+    return F.conv2d(x, weight, bias, *_native_arguments(x, weight))
+
+
+def _native_arguments(x: Tensor, weight: Tensor) -> tuple:
+    """What F.conv2d takes besides: stride, padding, dilation, groups."""
+    return 1, (weight.shape[2] // 2, weight.shape[3] // 2), 1, x.shape[1]
 
 
 def _crop(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -422,6 +457,26 @@ WEIGHT_GRADIENT: dict[str, Callable[[Tensor, Tensor, tuple[int, int]], Tensor]] 
     "swap": _for_cropped(_swap),
     "toeplitz": _toeplitz_weight_gradient,
 }
+
+
+# A step: forward, and all gradients from an output's gradient as large as the output -> (C, 1, k_h, k_w), the weight's
+
+
+def _native_step(x: Tensor, weight: Tensor, bias: Tensor | None, for_x: bool) -> Tensor:
+    y = _native(x, weight, bias)
+    return _convolution_backward(y, x, weight, (for_x, True, bias is not None))[1]
+
+
+def _step_by_passes(x: Tensor, weight: Tensor, bias: Tensor | None, for_x: bool) -> Tensor:
+    y = _forward(x, weight, bias, "auto")
+    if for_x:
+        _input_gradient(y, weight, "auto")
+    if bias is not None:
+        y.sum((0, 2, 3))
+    return _weight_gradient(x, y, *weight.shape[2:], "auto")
+
+
+TRAINING: dict[str, Callable[..., Tensor]] = {"native": _native_step, "by passes": _step_by_passes}
 
 
 # The convolution as a matrix

@@ -287,13 +287,13 @@ def test_a_gain_too_small_to_pay_for_leaving_the_first_is_left(fresh, monkeypatc
 def test_what_is_timed_is_what_will_be_done_with_the_way_back_into_the_layout(fresh, monkeypatch, layout):
     def all_of(name, candidates, device, least_gain=0.0):
         for run in candidates.values():
-            wanted = torch.contiguous_format if name.startswith("weight") else layout
+            wanted = layout if name.startswith(("forward", "input")) else torch.contiguous_format
             assert run().is_contiguous(memory_format=wanted)
         return "crop"
 
     monkeypatch.setattr(depthwise, "choose", all_of)
     x = torch.randn(2, 3, 6, 6).contiguous(memory_format=layout).requires_grad_()
-    DepthwiseConv2d(3, 5)(x)  # all three passes are chosen before the first is computed
+    DepthwiseConv2d(3, 5)(x)  # all is chosen before anything is computed
 
 
 def test_a_hopeless_candidate_is_not_timed_again_and_again(fresh, monkeypatch):
@@ -336,7 +336,12 @@ def test_a_remembered_choice_is_obeyed(fresh):
     x, weight, bias, grad = arguments((2, 3, 6, 6), (7, 7))
     chosen = {
         choices.case(what, x, (7, 7), torch.contiguous_format): name
-        for what, name in [("forward", "toeplitz"), ("input gradient", "pad"), ("weight gradient", "rows")]
+        for what, name in [
+            ("forward", "toeplitz"),
+            ("input gradient", "pad"),
+            ("weight gradient", "rows"),
+            ("training", "by passes"),
+        ]
     }
     choices.remember(chosen)
     found = answers(depthwise_conv2d, x, weight, bias, grad)
@@ -352,21 +357,81 @@ def test_each_pass_has_its_choice_and_inference_times_the_forward_pass_alone(fre
         layer(x)
     assert [name.split(",")[0] for name in choices.choices()] == ["forward"]
     layer(x.requires_grad_()).sum().backward()
-    assert sorted(name.split(",")[0] for name in choices.choices()) == ["forward", "input gradient", "weight gradient"]
+    passes = {name.split(",")[0] for name in choices.choices()} - {"training"}
+    assert passes == {"forward", "input gradient", "weight gradient"}
 
 
-def test_where_pytorchs_own_call_wins_it_is_the_call(fresh, monkeypatch):
+def remember(forward="native", input_gradient="native", weight_gradient="native", **training):
+    """Choices for the arguments of the next tests."""
+    x, *_ = arguments((2, 3, 6, 6), (3, 3))
+    chosen = {"forward": forward, "input gradient": input_gradient, "weight gradient": weight_gradient, **training}
+    choices.remember({choices.case(what, x, (3, 3), torch.contiguous_format): name for what, name in chosen.items()})
+
+
+def step_of(x, weight, bias):
+    return depthwise_conv2d(x.requires_grad_(), weight.requires_grad_(), bias).grad_fn.name()
+
+
+OWN = "ConvolutionBackward0"
+
+
+def test_where_pytorchs_own_call_wins_it_is_the_call(fresh):
+    remember()
+    assert step_of(*arguments((2, 3, 6, 6), (3, 3))[:3]) == OWN
+
+
+@pytest.mark.parametrize("training", ["native", "by passes"])
+def test_pytorchs_own_step_is_left_only_where_the_passes_together_beat_it(fresh, training):
     x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
-    for what in ("forward", "input gradient", "weight gradient"):
-        choices.remember({choices.case(what, x, (3, 3), torch.contiguous_format): "native"})
-    y = depthwise_conv2d(x.requires_grad_(), weight.requires_grad_(), bias)
-    assert y.grad_fn.name() == "ConvolutionBackward0"
-
-
-def test_pytorchs_own_call_is_not_left_for_the_input_gradient_alone(fresh):
-    x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
-    for what, name in [("forward", "native"), ("input gradient", "flip"), ("weight gradient", "native")]:
-        choices.remember({choices.case(what, x, (3, 3), torch.contiguous_format): name})
-    assert depthwise_conv2d(x.requires_grad_(), weight.requires_grad_(), bias).grad_fn.name() == "ConvolutionBackward0"
+    remember(input_gradient="flip", weight_gradient="swap", training=training)
+    assert (step_of(x, weight, bias) == OWN) == (training == "native")
     frozen = depthwise_conv2d(x, weight.detach(), bias)
-    assert frozen.grad_fn.name() != "ConvolutionBackward0"
+    assert frozen.grad_fn.name() != OWN
+
+
+def test_the_passes_together_are_timed_against_pytorchs_own_step(fresh, monkeypatch):
+    timed = {}
+
+    def choose(name, candidates, device, least_gain=0.0):
+        timed[name.split(",")[0]] = [run() for run in candidates.values()]
+        return "swap" if "weight" in name else next(iter(candidates))
+
+    monkeypatch.setattr(depthwise, "choose", choose)
+    x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
+    assert step_of(x, weight, bias) == OWN
+    torch.testing.assert_close(*timed["training"])  # both are the same step
+    depthwise_conv2d(x.detach(), weight, bias)
+    torch.testing.assert_close(*timed["training without input gradient"])
+
+
+def test_a_choice_that_changes_is_obeyed_by_the_next_call(fresh):
+    x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
+    for training in ("native", "by passes", "native"):
+        remember(forward="crop", training=training)
+        assert [step_of(x, weight, bias) == OWN for _ in range(2)] == [training == "native"] * 2
+    choices.forget()
+    remember(forward="crop", training="by passes")
+    assert step_of(x, weight, bias) != OWN
+
+
+def test_a_call_like_an_earlier_one_in_all_but_one_respect_is_not_taken_for_it(fresh):
+    x, weight, bias, _ = arguments((2, 3, 6, 6), (3, 3))
+    remember()
+    depthwise_conv2d(x, weight, bias)
+    with pytest.raises(ValueError, match="one number a channel"):
+        depthwise_conv2d(x, weight, bias[:2])
+    with pytest.raises(ValueError, match="bring them to one type"):
+        depthwise_conv2d(x, weight.double(), bias)
+    with pytest.raises(ValueError, match="algorithm is 'fft'"):
+        depthwise_conv2d(x, weight, bias, "fft")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert depthwise_conv2d(x, weight, bias).dtype == torch.bfloat16
+    assert depthwise_conv2d(x, weight, bias).dtype == torch.float32
+    assert {"bfloat16" in name for name in choices.choices()} == {True, False}  # bfloat16 was timed for itself
+
+
+def test_what_is_kept_of_calls_stays_small(fresh, monkeypatch):
+    monkeypatch.setattr(choices, "SETTLED", 3)
+    for width in range(1, 9):
+        depthwise_conv2d(torch.randn(1, 1, 2, width), torch.randn(1, 1, 3, 3), algorithm="native")
+        assert len(choices.settled) <= 3
