@@ -4,10 +4,11 @@ In turn, because a machine that grows warm or busy half-way would otherwise favo
 their spread, because one figure says nothing of the noise.
 """
 
+import contextlib
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from c2f.device import describe_hardware, describe_versions
+from c2f.memory import keep_memory
 from c2f.training.loop import make_optimizers, set_drop_path
 from c2f.training.recipes import Recipe
 
@@ -60,9 +62,15 @@ def say_threads(hardware: dict[str, str | int]) -> str:
 
 
 def in_turn(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, min_seconds: float = 0.1
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    min_seconds: float = 0.1,
+    plain: Container[str] = (),
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each contender, a figure a round; every round begins with a call that is not counted."""
+    """Seconds of one call of each contender, a figure a round; every round begins with a call that is not counted.
+
+    All run within `keep_memory`, as in this kit's loop, but those named in `plain`: these as in a script of one's own.
+    """
     from torch.utils.benchmark import Timer  # it waits for the device, and keeps Python's garbage collector out
 
     timers = {
@@ -72,7 +80,8 @@ def in_turn(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in tqdm(range(rounds), desc="measuring", unit="round", leave=False):
         for name, timer in timers.items():
-            seconds[name].append(timer.blocked_autorange(min_run_time=min_seconds).median)
+            with contextlib.nullcontext() if name in plain else keep_memory():
+                seconds[name].append(timer.blocked_autorange(min_run_time=min_seconds).median)
     return seconds
 
 
@@ -91,7 +100,8 @@ def training_step(
     forward = torch.compile(model) if conditions.compile else model
 
     def step() -> None:
-        model.train()
+        if not model.training:
+            model.train()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
             logits = forward(x)
         for optimizer in optimizers:
@@ -111,7 +121,8 @@ def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions
 
     @torch.inference_mode()
     def step() -> None:
-        model.eval()
+        if model.training:
+            model.eval()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
             forward(x)
 
@@ -129,12 +140,16 @@ def images(size: tuple[int, int], conditions: Conditions) -> Tensor:
 def limits(device: torch.device, dtypes: Sequence[torch.dtype]) -> dict[str, Callable[[], object]]:
     """Contenders that show what the machine can do: a large matrix product of each type, and a copy of a large tensor.
 
-    `peak` and `bandwidth` turn their seconds into operations and bytes a second.
+    The product is had in two ways, as `a @ a` and as a 1×1 convolution, since they are two libraries' work and one of
+    them may not know the processor. `peak` and `bandwidth` turn seconds into operations and bytes a second.
     """
     found: dict[str, Callable[[], object]] = {}
     for dtype in dtypes:
         a = torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=device)
-        found[f"matrix product, {dtype}".replace("torch.", "")] = lambda a=a: a @ a
+        map_nchw = a.view(1, -1, 32, PRODUCT).permute(0, 3, 1, 2)  # a row a position, its columns the channels
+        name = str(dtype).removeprefix("torch.")
+        found[f"matrix product as a @ a, {name}"] = lambda a=a: a @ a
+        found[f"matrix product as a 1×1 convolution, {name}"] = lambda x=map_nchw, a=a: F.conv2d(x, a[:, :, None, None])
     source = torch.ones(COPIED // 4, device=device)
     target = torch.empty_like(source)
     found["copy"] = lambda: target.copy_(source)
@@ -184,8 +199,9 @@ def _watch_memory(send, threads: int, make_step: Callable[..., Callable[[], None
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: imports have left a high one
     before = _from_status("VmRSS")
     step = make_step(*arguments)
-    for _ in range(3):
-        step()
+    with keep_memory():
+        for _ in range(3):
+            step()
     send.send(_from_status("VmHWM") - before)
 
 

@@ -90,14 +90,19 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _limits_of(seconds: dict[str, list[float]]) -> dict[str, float]:
-    found = {name.split(", ")[1]: peak(s) for name, s in seconds.items() if name.startswith("matrix product")}
+    """Operations a second of a matrix product, by type and of the faster way to it; bytes a second of the copy."""
+    found: dict[str, float] = {}
+    for way, s in seconds.items():
+        if way.startswith("matrix product"):
+            name = way.split(", ")[1]
+            found[name] = max(peak(s), found.get(name, 0))
     return {**found, "copy": bandwidth(seconds["copy"])}
 
 
-def _say_limits(found: dict[str, float]) -> str:
-    products = ", ".join(f"{value / 1e9:,.0f} GFLOP/s in {name}" for name, value in found.items() if name != "copy")
-    copy = f"copy {found['copy'] / 1e9:.0f} GB/s"
-    return f"The machine's limits, measured in the same run: matrix product {products}; {copy}."
+def _say_limits(seconds: dict[str, list[float]]) -> str:
+    ways = [f"{way} {peak(s) / 1e9:,.0f} GFLOP/s" for way, s in seconds.items() if way.startswith("matrix product")]
+    copy = f"copy {bandwidth(seconds['copy']) / 1e9:.0f} GB/s"
+    return f"The machine's limits, measured in the same run: {'; '.join([*ways, copy])}. The faster product counts."
 
 
 def _say_conditions(conditions: Conditions, what: str) -> str:
@@ -114,7 +119,9 @@ def depthwise(conditions: Conditions) -> Result:
     """Forward and backward of the 11×11 depthwise convolution at the seed model's four stages, against `F.conv2d`."""
     forget()  # what was timed on another day, on a busier machine perhaps, is timed anew
     n, dtype = conditions.batch_size, _dtype(conditions.precision)
-    contenders: dict[str, Callable[[], object]] = dict(limits(conditions.device, {torch.float32, dtype}))
+    contenders: dict[str, Callable[[], object]] = dict(
+        limits(conditions.device, dict.fromkeys((torch.float32, dtype)))
+    )
     for c, side in MAPS:
         for layout in (torch.contiguous_format, torch.channels_last):
             for name, function in (("conv2d", _conv2d), ("c2f", depthwise_conv2d)):
@@ -156,7 +163,7 @@ def depthwise(conditions: Conditions) -> Result:
             _say_conditions(conditions, "`F.conv2d(groups=channels)` against `depthwise_conv2d`, all gradients"),
             f"The last column sets c2f's better layout against `conv2d` in channels_last; geometric mean "
             f"{times(math.prod(gains) ** (1 / len(gains)))}.",
-            _say_limits(found),
+            _say_limits(seconds),
             "Chosen: " + "; ".join(sorted(f"{case}: {name}" for case, name in _chosen(n, dtype))) + ".",
         ],
         found,
@@ -211,12 +218,20 @@ def _work(n: int, c: int, side: int, dtype: torch.dtype) -> dict[str, float]:
 
 # ---- Models
 
+PLAIN = ("plain port", "plain port, bf16")  # run as in a script of one's own, without this kit's `keep_memory`
+SAY_PLAIN = (
+    "The rows named just `plain port` or `plain port, bf16` are as one would run it; all others run within "
+    "`c2f.memory.keep_memory`, as `c2f train` and `c2f evaluate` do."
+)
+
 
 def contenders_at_32(conditions: Conditions) -> dict[str, tuple[Callable[[], nn.Module], Conditions]]:
     """What `train` and `infer` measure, with its setting: the plain port, this kit's model, torchvision's Swin-T."""
     nchw, last = replace(conditions, channels_last=False), replace(conditions, channels_last=True)
+    kept = {"plain port, memory kept": (PlainConv2Former, nchw)}
     found = {
         "plain port": (PlainConv2Former, nchw),
+        **(kept if conditions.device.type == "cpu" else {}),  # elsewhere PyTorch keeps the memory itself
         "plain port, channels_last": (PlainConv2Former, last),
         "conv2former_n_cifar, NCHW": (_seed_model, nchw),
         "conv2former_n_cifar": (_seed_model, last),
@@ -224,7 +239,7 @@ def contenders_at_32(conditions: Conditions) -> dict[str, tuple[Callable[[], nn.
     }
     if conditions.precision == "float32":
         return found
-    halves = {f"{name}, bf16": made for name, made in found.items() if "NCHW" not in name}
+    halves = {f"{name}, bf16": made for name, made in found.items() if not name.endswith(("NCHW", "kept"))}
     single = {name: (make, replace(c, precision="float32")) for name, (make, c) in found.items()}
     if conditions.compile:
         compiled = {f"{name}, compiled": (make, replace(c, compile=True)) for name, (make, c) in halves.items()}
@@ -245,7 +260,9 @@ def train(conditions: Conditions) -> Result:
     contenders = contenders_at_32(conditions)
     steps = {name: training_step(make(), seed(), SIZE, c) for name, (make, c) in contenders.items()}
     seconds = in_turn(
-        {**limits(conditions.device, {torch.float32, _dtype(conditions.precision)}), **steps}, conditions.rounds
+        {**limits(conditions.device, dict.fromkeys((torch.float32, _dtype(conditions.precision)))), **steps},
+        conditions.rounds,
+        plain=PLAIN,
     )
     found = _limits_of(seconds)
     memory = {name: _memory_of_training(make, c) for name, (make, c) in contenders.items()}
@@ -273,10 +290,11 @@ def train(conditions: Conditions) -> Result:
         records,
         [
             _say_conditions(conditions, "Forward, loss, backward and Adam, images on the device, recipe `seed`"),
+            SAY_PLAIN,
             "Of the peak: the time that 6 operations a nominal multiply-add and image would take at the speed of a "
             "large matrix product of that type, as a share of the time taken.",
-            "Memory: what three steps add to a fresh process at most, model and optimizer included.",
-            _say_limits(found),
+            "Memory: what three steps, memory kept, add to a fresh process at most, model and optimizer included.",
+            _say_limits(seconds),
         ],
         found,
     )
@@ -309,7 +327,7 @@ def infer(conditions: Conditions) -> Result:
         steps = {
             name: forward_pass(make(), SIZE, replace(c, batch_size=batch)) for name, (make, c) in contenders.items()
         }
-        seconds[batch] = in_turn(steps, conditions.rounds)
+        seconds[batch] = in_turn(steps, conditions.rounds, plain=PLAIN)
     rows = [
         (
             name, rate(seconds[batches[0]][name], batches[0]), _against("plain port", name, seconds[batches[0]]),
@@ -327,7 +345,7 @@ def infer(conditions: Conditions) -> Result:
         ("model", f"batch {batches[0]}, images/s", "of plain port", "one image, ms", "of plain port"),
         rows,
         records,
-        [_say_conditions(conditions, "Forward pass in inference mode, images on the device")],
+        [_say_conditions(conditions, "Forward pass in inference mode, images on the device"), SAY_PLAIN],
     )
 
 

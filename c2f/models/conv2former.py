@@ -16,7 +16,7 @@ from torchvision.ops import StochasticDepth
 
 from c2f.models.depthwise import DepthwiseConv2d
 from c2f.models.init import INIT, Init
-from c2f.models.pointwise import PointwiseConv2d
+from c2f.models.pointwise import GELU2d, PointwiseConv2d
 
 Stem = Literal["pointwise", "patch", "overlap", "conv"]
 DownsampleNorm = Literal["group", "layer"]
@@ -76,7 +76,7 @@ class ConvMod(nn.Module):
     def __init__(self, dim: int, kernel_size: int = 11, fusion: Fusion = "hadamard") -> None:
         super().__init__()
         self.norm = LayerNorm2d(dim)
-        self.a = nn.Sequential(PointwiseConv2d(dim, dim), nn.GELU(), DepthwiseConv2d(dim, kernel_size))
+        self.a = nn.Sequential(PointwiseConv2d(dim, dim), GELU2d(), DepthwiseConv2d(dim, kernel_size))
         self.v = PointwiseConv2d(dim, dim)
         self.proj = PointwiseConv2d(dim, dim)
         self.fusion: Fusion = fusion
@@ -103,12 +103,11 @@ class ConvMlp(nn.Module):
         self.fc1 = PointwiseConv2d(dim, hidden)
         self.pos = DepthwiseConv2d(hidden, 3)
         self.fc2 = PointwiseConv2d(hidden, dim)
-        self.act = nn.GELU()
+        self.act = GELU2d()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.fc1(self.norm(x)))
-        x = self.act(self.pos(x)).add_(x)  # in place, since a new map costs more than the sum
-        return self.fc2(x)
+        return self.fc2(x + self.act(self.pos(x)))
 
 
 class LayerScale(nn.Module):

@@ -1,23 +1,108 @@
-"""1×1 convolution: one matrix for every position, and computed as that product where this is faster."""
+"""What treats every position by itself, 1×1 convolution and GELU, computed in the way that is fastest here.
 
+Shapes: N images, C channels, H x W positions.
+"""
+
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
-# Positions of a batch, images included, up to which the product is faster than oneDNN's convolution; measured on two
-# cores of an AVX-512 processor, where the convolution takes 1.1 to 1.6 times as long below, and as long or less above.
+from c2f.models.choices import case, choose, settle, settled
+
+# Positions of a batch, images included, up to which the ways are timed. On more, oneDNN's convolution took as long as
+# its product or less, and the other library less still, on both processors that were measured.
 FEW_POSITIONS = 1024
+# Bytes between which PyTorch hands a GELU to oneDNN's kernel with profit: in 0.5 to 0.9 of its own kernel's time, while
+# a smaller map takes longer and a larger one as long. Two cores of an AMD EPYC, float32 and bf16, forward and backward.
+ONEDNN_GELU = range(2**20, 2**24 + 1)
 
 
 class PointwiseConv2d(nn.Conv2d):
     """The same matrix at every position. Shape: (N, C_in, H, W) -> (N, C_out, H, W).
 
-    Its parameters and state dict are those of `nn.Conv2d(in_channels, out_channels, 1)`.
+    Its parameters and state dict are those of `nn.Conv2d(in_channels, out_channels, 1)`. For few positions on a CPU the
+    ways to compute it are timed once a case, as for `depthwise_conv2d`: which wins depends on how well the libraries
+    know the processor. `print(c2f.models.choices.describe())` shows what was chosen.
     """
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.shape[0] * x.shape[2] * x.shape[3] <= FEW_POSITIONS:
-            return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        if x.is_cpu and not is_compiling() and x.ndim == 4:
+            n, c, h, w = x.shape
+            if c == self.in_channels and 0 < n * h * w <= FEW_POSITIONS:
+                return WAYS[_fastest(x, self.weight, self.bias)](x, self.weight, self.bias)
+        return super().forward(x)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def _onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product as torch.compile's code has it: by oneDNN in float32 too, where F.linear is MKL's. No gradients."""
+    linear = torch.ops.mkldnn._linear_pointwise
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias, "none", [], "").permute(0, 3, 1, 2)
+
+
+# "convolution" is first: it stays where the others are no faster.
+WAYS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "convolution": F.conv2d,
+    "product": _product,
+    "onednn product": _onednn_product,
+}
+
+
+def _fastest(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
+    """The fastest of `WAYS` for such a call, which must be one that can have few positions."""
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    gradients = torch.is_grad_enabled() and (x.requires_grad, weight.requires_grad)
+    kind = (x.shape, x.stride(), x.dtype, weight.shape, bias is None, autocast, gradients, torch.get_num_threads())
+    if found := settled.get(kind):
+        return found[0]
+    way = _time(x.to(autocast or x.dtype), weight.to(autocast or weight.dtype), bias, gradients or (False, False))
+    settle(kind, (way,))
+    return way
+
+
+def _time(x: Tensor, weight: Tensor, bias: Tensor | None, gradients: tuple[bool, bool]) -> str:
+    """Forward and, where there will be gradients, backward as well."""
+    training = any(gradients)
+    x, weight = (t.detach().requires_grad_(g) for t, g in zip((x, weight), gradients, strict=True))
+    bias = None if bias is None else bias.detach().to(x.dtype)
+
+    def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            y = compute(x, weight, bias)
+            if training:
+                torch.autograd.grad(y, [t for t in (x, weight) if t.requires_grad], y.detach())
+            return y
+
+        return run
+
+    ways = dict(WAYS)
+    # In other types F.linear is oneDNN's already. The name begins with _: another PyTorch may do without it.
+    if training or x.dtype != torch.float32 or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        del ways["onednn product"]
+    what = f"1x1 convolution to {len(weight)} channels{', training' * training}"
+    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    with torch.autocast("cpu", enabled=False):
+        name = case(what, x, (1, 1), layout)
+        return choose(name, {way: candidate(compute) for way, compute in ways.items()}, x.device)
+
+
+class GELU2d(nn.GELU):
+    """The exact GELU of a map (N, C, H, W), of which PyTorch's fast kernel on a CPU must not know that it is one.
+
+    That kernel, oneDNN's, is taken for contiguous tensors alone; a map in channels_last is one once its axes are named
+    in the order that they are stored in.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu and x.nbytes in ONEDNN_GELU and x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return super().forward(x)

@@ -22,6 +22,7 @@ from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
 from c2f.device import choose_device, choose_precision, describe_hardware
+from c2f.memory import keep_memory
 from c2f.models.choices import choices, remember
 from c2f.training.augment import Augment, normalize
 from c2f.training.checkpoint import load_into, model_name, run_folder
@@ -113,6 +114,7 @@ def train(
     with (
         processes() as (rank, world),
         own_randomness(device),
+        keep_memory(device),
         interruptible() as interrupted,
         run_folder(out if rank == 0 else None, model, data, recipe, device) as run,
     ):
@@ -257,6 +259,7 @@ def train(
         return state.history
 
 
+@keep_memory()
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
@@ -274,7 +277,7 @@ def evaluate(
     In batches of 64 on a CPU and of 256 elsewhere, or of batch_size.
     """
     device = choose_device(device)
-    # On a CPU larger batches leave the cache, and malloc gives blocks of 32 MiB and more back to the system each time.
+    # On a CPU larger batches leave the cache.
     batch_size = batch_size or (64 if device.type == "cpu" else 256)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     bf16 = choose_precision(precision, device) == "bf16"

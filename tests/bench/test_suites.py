@@ -53,7 +53,7 @@ def test_the_depthwise_suite_draws_its_roofline(tmp_path, capsys):
     written = json.loads((tmp_path / "depthwise-cpu.json").read_text())
     assert len(written["records"]) == 8  # two maps, two layouts, theirs and ours
     assert set(written["limits"]) == {"float32", "copy"}
-    assert "GFLOP/s in float32" in out and "geometric mean" in out and "weight gradient, 2x4x4x4" in out
+    assert "matrix product as a @ a, float32" in out and "geometric mean" in out and "weight gradient, 2x4x4x4" in out
     with Image.open(tmp_path / "depthwise-cpu.png") as picture:
         assert "c2f, channels_last: 4×4" in picture.text["Description"]
 
@@ -61,7 +61,7 @@ def test_the_depthwise_suite_draws_its_roofline(tmp_path, capsys):
 def test_bf16_is_measured_beside_float32(tmp_path, capsys):
     out = bench(tmp_path, capsys, "train", "--precision", "bf16")
     rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:]
-    assert rows[:2] == ["plain port", "plain port, channels_last"]
+    assert rows[:3] == ["plain port", "plain port, memory kept", "plain port, channels_last"]
     assert {"plain port, bf16", "conv2former_n_cifar, bf16", "swin_t, bf16"} <= set(rows)
     written = json.loads((tmp_path / "train-cpu-bf16.json").read_text())
     assert set(written["limits"]) == {"float32", "bfloat16", "copy"}
