@@ -4,11 +4,10 @@ In turn, because a machine that grows warm or busy half-way would otherwise favo
 their spread, because one figure says nothing of the noise.
 """
 
-import contextlib
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def in_turn(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
     min_seconds: float = 0.1,
-    plain: Container[str] = (),
+    plain: Collection[str] = (),
 ) -> dict[str, list[float]]:
     """Seconds of one call of each contender, a figure a round; every round begins with a call that is not counted.
 
@@ -79,9 +78,12 @@ def in_turn(
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in tqdm(range(rounds), desc="measuring", unit="round", leave=False):
-        for name, timer in timers.items():
-            with contextlib.nullcontext() if name in plain else keep_memory():
-                seconds[name].append(timer.blocked_autorange(min_run_time=min_seconds).median)
+        for name in filter(plain.__contains__, timers):
+            seconds[name].append(timers[name].blocked_autorange(min_run_time=min_seconds).median)
+        with keep_memory():
+            for name in (name for name in timers if name not in plain):
+                contenders[name]()  # the memory that is kept must have been asked for first
+                seconds[name].append(timers[name].blocked_autorange(min_run_time=min_seconds).median)
     return seconds
 
 
@@ -107,8 +109,9 @@ def training_step(
         for optimizer in optimizers:
             optimizer.zero_grad()
         F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing).backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):  # as `train` has it
+            for optimizer in optimizers:
+                optimizer.step()
 
     return step
 
