@@ -202,9 +202,8 @@ def _watch_memory(send, threads: int, make_step: Callable[..., Callable[[], None
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: imports have left a high one
     before = _from_status("VmRSS")
     step = make_step(*arguments)
-    with keep_memory():
-        for _ in range(3):
-            step()
+    for _ in range(3):
+        step()
     send.send(_from_status("VmHWM") - before)
 
 

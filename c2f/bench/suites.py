@@ -293,7 +293,7 @@ def train(conditions: Conditions) -> Result:
             SAY_PLAIN,
             "Of the peak: the time that 6 operations a nominal multiply-add and image would take at the speed of a "
             "large matrix product of that type, as a share of the time taken.",
-            "Memory: what three steps, memory kept, add to a fresh process at most, model and optimizer included.",
+            "Memory: what three steps add to a fresh process at most, model and optimizer included.",
             _say_limits(seconds),
         ],
         found,

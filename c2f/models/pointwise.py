@@ -12,9 +12,9 @@ from torch.compiler import is_compiling
 
 from c2f.models.choices import case, choose, settle, settled
 
-# Positions of a batch, images included, up to which the ways are timed. On more, oneDNN's convolution took as long as
-# its product or less, and the other library less still, on both processors that were measured.
-FEW_POSITIONS = 1024
+# Positions of a batch, images included, up to which the ways are timed. On more, oneDNN's convolution was about as fast
+# as the faster product, on both processors that were measured.
+FEW_POSITIONS = 4096
 # Bytes between which PyTorch hands a GELU to oneDNN's kernel with profit: in 0.5 to 0.9 of its own kernel's time, while
 # a smaller map takes longer and a larger one as long. Two cores of an AMD EPYC, float32 and bf16, forward and backward.
 ONEDNN_GELU = range(2**20, 2**24 + 1)

@@ -191,11 +191,11 @@ def digits() -> Recipe:
 
 
 def laptop() -> Recipe:
-    """Twenty minutes on a laptop without a GPU, meant for `conv2former_mini_cifar`.
+    """Ten to twenty minutes on a laptop without a GPU, meant for `conv2former_mini_cifar`.
 
     Command: c2f train --model conv2former_mini_cifar --data cifar10 --recipe laptop --out runs/mini
-    Hardware and time: two cores of an AMD EPYC without a GPU, which is faster in bf16 and so trained in it, 16 min.
-    Reached: 84.1, 83.6 and 84.1 % on CIFAR-10 (JPEG copy), last epoch, seeds 42, 43 and 44 (data/results/laptop).
+    Hardware and time: two cores of an AMD EPYC without a GPU, which is faster in bf16 and so trained in it, 8 to 9 min.
+    Reached: 83.7, 84.1 and 83.9 % on CIFAR-10 (JPEG copy), last epoch, seeds 42, 43 and 44 (data/results/laptop).
     """
     return Recipe(
         epochs=10,
@@ -218,11 +218,11 @@ def laptop() -> Recipe:
 
 
 def hour() -> Recipe:
-    """An hour on a laptop without a GPU, meant for `conv2former_mini_cifar` at one and a half times its width.
+    """At most an hour on a laptop without a GPU, for `conv2former_mini_cifar` at one and a half times its width.
 
     Command: c2f train --model conv2former_mini_cifar --set dims=96,192,384 --data cifar10 --recipe hour --out runs/hour
-    Hardware and time: two cores of an AMD EPYC without a GPU, in bf16, 59 min, evaluations and start included.
-    Reached: 88.1 % on CIFAR-10 (JPEG copy), last epoch, seed 42 (data/results/laptop/conv2former_mini_cifar-wide).
+    Hardware and time: two cores of an AMD EPYC without a GPU, in bf16, 29 min, evaluations and start included.
+    Reached: 88.0 % on CIFAR-10 (JPEG copy), last epoch, seed 42 (data/results/laptop/conv2former_mini_cifar-wide).
     """
     return replace(
         laptop(),
