@@ -35,15 +35,14 @@ with keep_memory():
     print(faults(4))
     inside = megabytes()
 print(inside - megabytes())
-print(faults(4))
 """
 
 
 @needs_glibc
 def test_pages_are_faulted_once_and_returned_at_the_end():
     found = subprocess.run([sys.executable, "-c", WATCH], capture_output=True, text=True, check=True).stdout.split()
-    before, inner, outer, returned, after = map(float, found)
-    assert before > 4 * 12_000 and after > 4 * 12_000
+    before, inner, outer, returned = map(float, found)
+    assert before > 4 * 12_000
     assert inner < 100 and outer < 100  # the inner one's end is not the outer one's
     assert returned > 40
 
