@@ -60,35 +60,35 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
 def _fastest(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     """The fastest of `WAYS` for such a call, which must be one that can have few positions."""
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-    gradients = torch.is_grad_enabled() and (x.requires_grad, weight.requires_grad)
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    gradients = torch.is_grad_enabled() and tuple(t.requires_grad for t in tensors)
     kind = (x.shape, x.stride(), x.dtype, weight.shape, bias is None, autocast, gradients, torch.get_num_threads())
     if found := settled.get(kind):
         return found[0]
-    way = _time(x.to(autocast or x.dtype), weight.to(autocast or weight.dtype), bias, gradients or (False, False))
+    way = _time([t.detach().to(autocast or t.dtype).requires_grad_(t.requires_grad) for t in tensors])
     settle(kind, (way,))
     return way
 
 
-def _time(x: Tensor, weight: Tensor, bias: Tensor | None, gradients: tuple[bool, bool]) -> str:
-    """Forward and, where there will be gradients, backward as well."""
-    training = any(gradients)
-    x, weight = (t.detach().requires_grad_(g) for t, g in zip((x, weight), gradients, strict=True))
-    bias = None if bias is None else bias.detach().to(x.dtype)
+def _time(tensors: list[Tensor]) -> str:
+    """The fastest for these x, weight and perhaps bias: forward and, where anything learns, backward as well."""
+    x, weight, *bias = tensors
+    wanted = [t for t in tensors if torch.is_grad_enabled() and t.requires_grad]
 
     def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:
-            y = compute(x, weight, bias)
-            if training:
-                torch.autograd.grad(y, [t for t in (x, weight) if t.requires_grad], y.detach())
+            y = compute(x, weight, bias[0] if bias else None)
+            if wanted:
+                torch.autograd.grad(y, wanted, y.detach())
             return y
 
         return run
 
     ways = dict(WAYS)
     # In other types F.linear is oneDNN's already. The name begins with _: another PyTorch may do without it.
-    if training or x.dtype != torch.float32 or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if wanted or x.dtype != torch.float32 or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         del ways["onednn product"]
-    what = f"1x1 convolution to {len(weight)} channels{', training' * training}"
+    what = f"1x1 convolution to {len(weight)} channels{', training' * bool(wanted)}"
     layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     with torch.autocast("cpu", enabled=False):
         name = case(what, x, (1, 1), layout)

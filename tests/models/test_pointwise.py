@@ -96,6 +96,18 @@ def test_training_is_a_case_of_its_own_without_ways_that_have_no_gradient(monkey
     assert len(seen) == 2 and len(chosen()) == 2
 
 
+@pytest.mark.parametrize("learns", ["weight", "bias", "x"])
+def test_whatever_alone_learns_gets_its_gradient(learns, monkeypatch):
+    """A way without gradients is the fastest where nothing learns, and must not be taken where anything does."""
+    monkeypatch.setattr(pointwise, "choose", lambda name, ways, device: list(ways)[-1])
+    layer, x = PointwiseConv2d(4, 6), torch.randn(1, 4, 3, 3)
+    layer.requires_grad_(False)
+    leaf = x if learns == "x" else getattr(layer, learns)
+    leaf.requires_grad_()
+    layer(x).sum().backward()
+    assert leaf.grad is not None and leaf.grad.any()
+
+
 def test_many_positions_and_other_devices_are_not_timed():
     side = int((pointwise.FEW_POSITIONS + 1) ** 0.5) + 1
     PointwiseConv2d(1, 1)(torch.randn(1, 1, side, side))
