@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from c2f.models import choices, pointwise
 from c2f.models.pointwise import WAYS, GELU2d, PointwiseConv2d
@@ -113,6 +114,14 @@ def test_many_positions_and_other_devices_are_not_timed():
     PointwiseConv2d(1, 1)(torch.randn(1, 1, side, side))
     PointwiseConv2d(2, 1).to("meta")(torch.empty(1, 2, 3, 3, device="meta"))
     assert PointwiseConv2d(2, 3)(torch.randn(0, 2, 3, 3)).shape == (0, 3, 3, 3)
+    assert not chosen()
+
+
+def test_who_counts_operations_sees_a_convolution():
+    layer, x = PointwiseConv2d(5, 7), torch.randn(2, 5, 4, 3)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == 2 * 2 * 5 * 7 * 12
     assert not chosen()
 
 
