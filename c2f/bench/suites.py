@@ -119,9 +119,7 @@ def depthwise(conditions: Conditions) -> Result:
     """Forward and backward of the 11×11 depthwise convolution at the seed model's four stages, against `F.conv2d`."""
     forget()  # what was timed on another day, on a busier machine perhaps, is timed anew
     n, dtype = conditions.batch_size, _dtype(conditions.precision)
-    contenders: dict[str, Callable[[], object]] = dict(
-        limits(conditions.device, dict.fromkeys((torch.float32, dtype)))
-    )
+    contenders: dict[str, Callable[[], object]] = dict(limits(conditions.device, dict.fromkeys((torch.float32, dtype))))
     for c, side in MAPS:
         for layout in (torch.contiguous_format, torch.channels_last):
             for name, function in (("conv2d", _conv2d), ("c2f", depthwise_conv2d)):

@@ -29,7 +29,15 @@ from c2f.training.checkpoint import load_into, model_name, run_folder
 from c2f.training.data import Dataset, Split
 from c2f.training.history import EpochRecord, History
 from c2f.training.muon import Muon
-from c2f.training.process import from_first, interruptible, over_processes, own_randomness, processes
+from c2f.training.process import (
+    from_first,
+    interruptible,
+    over_processes,
+    own_randomness,
+    placed_on,
+    processes,
+    start_training,
+)
 from c2f.training.recipes import Recipe
 
 __all__ = [
@@ -95,7 +103,8 @@ def train(
 
     Args:
         model: any module (B, C, H, W) float -> logits (B, K); it is trained in place. With `recipe.ema` on it ends
-            with the averaged weights, those that were evaluated.
+            with the averaged weights, those that were evaluated. It comes back as it was given: on its device, each
+            module in its mode. Modules in eval mode inside a model in train mode stay so, as a frozen BatchNorm must.
         out: the run's folder. One that holds an unfinished run of the same model, data and recipe is resumed.
         device: "cuda", "mps" or "cpu"; by default the best one there is.
         callbacks: called after every step and every epoch.
@@ -115,6 +124,7 @@ def train(
         processes() as (rank, world),
         own_randomness(device),
         keep_memory(device),
+        placed_on(model, device, torch.channels_last if recipe.channels_last else torch.contiguous_format),
         interruptible() as interrupted,
         run_folder(out if rank == 0 else None, model, data, recipe, device) as run,
     ):
@@ -122,7 +132,7 @@ def train(
 
         # 1. What learns, from what, and how.
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        model.to(device, memory_format=memory_format)
+        frozen = {module for module in model.modules() if model.training and not module.training}
         images, labels = data.train.images.to(device), data.train.labels.to(device)
         steps_per_epoch = _check_fit(model, data, recipe, world, device)
         set_drop_path(model, recipe.drop_path)
@@ -175,7 +185,7 @@ def train(
         for epoch in range(len(state.history), recipe.epochs):
             state.epoch = epoch
             order = epoch_order(len(images), recipe, epoch, steps_per_epoch)[:, rank::world].to(device)
-            forward.train()
+            start_training(forward, frozen)
             for batch in range(state.step - epoch * steps_per_epoch, steps_per_epoch):
                 started = time.monotonic()
                 step = epoch * steps_per_epoch + batch
@@ -260,7 +270,7 @@ def train(
 
 
 @keep_memory()
-@torch.inference_mode()
+@torch.no_grad()  # and not inference_mode: a tensor that a model keeps for later must be an ordinary one
 def evaluate(
     model: nn.Module,
     split: Split,
@@ -272,7 +282,7 @@ def evaluate(
     channels_last: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """Ask a model about every image of a split, without augmentation; leaves its training flag as it was.
+    """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back.
 
     In batches of 64 on a CPU and of 256 elsewhere, or of batch_size.
     """
@@ -281,19 +291,18 @@ def evaluate(
     batch_size = batch_size or (64 if device.type == "cpu" else 256)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     bf16 = choose_precision(precision, device) == "bf16"
-    was_training = model.training
-    model.to(device).eval()
     loss, predictions = 0.0, []
     batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
-        x = normalize(images.to(device)).contiguous(memory_format=memory_format)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(x)
-        loss += F.cross_entropy(
-            logits.float(), labels.to(device), label_smoothing=label_smoothing, reduction="sum"
-        ).item()  # fmt: skip
-        predictions.append(logits.argmax(1).cpu())
-    model.train(was_training)
+    with placed_on(model, device):
+        model.eval()
+        for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
+            x = normalize(images.to(device)).contiguous(memory_format=memory_format)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(x)
+            loss += F.cross_entropy(
+                logits.float(), labels.to(device), label_smoothing=label_smoothing, reduction="sum"
+            ).item()  # fmt: skip
+            predictions.append(logits.argmax(1).cpu())
     predicted = torch.cat(predictions)
     right = (predicted == split.labels).sum().item()
     return Evaluation(loss / len(split), right / len(split), predicted)
@@ -362,13 +371,11 @@ def _check_fit(model: nn.Module, data: Dataset, recipe: Recipe, world: int, devi
         raise TrainingError(
             f"a batch of {recipe.batch_size} cannot be shared evenly by {world} processes; use a multiple."
         )
-    was_training = model.training
     image = normalize(data.test.images[:1].to(device))
     with torch.no_grad():
         logits = model.eval()(image)
         if recipe.small_share:
             model(F.interpolate(image, size=(recipe.small_size,) * 2))  # raises where that size does not suit the model
-    model.train(was_training)
     if logits.shape[-1] != len(data.classes):
         raise TrainingError(
             f"{model_name(model)} answers with {logits.shape[-1]} classes and {data.name} has {len(data.classes)}; "

@@ -1,4 +1,4 @@
-"""What surrounds the loop: several processes, random numbers of its own, and Ctrl-C."""
+"""What surrounds the loop: the model's place, several processes, random numbers of its own, and Ctrl-C."""
 
 import contextlib
 import os
@@ -9,7 +9,51 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+
+@contextlib.contextmanager
+def placed_on(
+    model: nn.Module, device: torch.device, memory_format: torch.memory_format = torch.preserve_format
+) -> Iterator[None]:
+    """Inside, the model is on `device` with its kernels in `memory_format`; afterwards it is as it was given.
+
+    That is: on the device and in the memory format where it was, each module in its mode, with its own rate of
+    stochastic depth, its parameters ordinary tensors. Raises ValueError for a model on several devices.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    homes = {tensor.device for tensor in tensors} or {device}
+    if len(homes) > 1:
+        raise ValueError(f"the model is on {' and '.join(sorted(map(str, homes)))}; move it to one device first.")
+    (home,) = homes
+    modes = [(module, module.training) for module in model.modules()]
+    rates = [(module, module.p) for module in model.modules() if isinstance(module, StochasticDepth)]
+    strides = {name: parameter.stride() for name, parameter in model.named_parameters()}
+    try:
+        if memory_format == torch.preserve_format:
+            model.to(device)
+        else:
+            model.to(device, memory_format=memory_format)
+        yield
+    finally:
+        model.to(home)
+        for name, parameter in model.named_parameters():
+            if parameter.stride() != strides[name]:
+                parameter.data = torch.empty_strided(
+                    parameter.shape, strides[name], dtype=parameter.dtype, device=home
+                ).copy_(parameter.data)
+        for module, training in modes:
+            module.training = training
+        for module, rate in rates:
+            module.p = rate
+
+
+def start_training(model: nn.Module, frozen: set[nn.Module]) -> None:
+    """Training mode for all modules but the frozen ones, such as a BatchNorm whose statistics are to stay."""
+    model.train()
+    for module in frozen:
+        module.training = False
 
 
 @contextlib.contextmanager
