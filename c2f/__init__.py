@@ -5,20 +5,53 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, DepthwiseConv2d, create_model, list_models
+    from c2f.fast.accelerate import accelerate
+    from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, create_model, list_models
+    from c2f.training import recipes
+    from c2f.training.checkpoint import load_run
+    from c2f.training.data import load_dataset
+    from c2f.training.loop import evaluate, train
+    from c2f.training.recipes import Recipe
 
 try:
     __version__ = version("c2f")
 except PackageNotFoundError:  # a source tree that nobody installed
     __version__ = "0+unknown"
 
-__all__ = ["Conv2Former", "Conv2FormerConfig", "ConvMod", "DepthwiseConv2d", "create_model", "list_models"]
+__all__ = [
+    "Conv2Former",
+    "Conv2FormerConfig",
+    "ConvMod",
+    "Recipe",
+    "accelerate",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_dataset",
+    "load_run",
+    "recipes",
+    "train",
+]
+_HOMES = {
+    "Recipe": "c2f.training.recipes",
+    "accelerate": "c2f.fast.accelerate",
+    "evaluate": "c2f.training.loop",
+    "load_dataset": "c2f.training.data",
+    "load_run": "c2f.training.checkpoint",
+    "train": "c2f.training.loop",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Models come with their first use: help is quick, and `c2f doctor` can say that torch is missing."""
-    if name == "models":
-        return import_module("c2f.models")
+    """Everything comes with its first use: help is quick, and `c2f doctor` can say that torch is missing."""
+    if name in ("models", "training", "maps", "fast"):
+        return import_module(f"c2f.{name}")
+    if name == "recipes":
+        return import_module("c2f.training.recipes")
     if name in __all__:
-        return getattr(import_module("c2f.models"), name)
+        return getattr(import_module(_HOMES.get(name, "c2f.models")), name)
     raise AttributeError(f"module 'c2f' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from c2f.device import describe_hardware, describe_versions
-from c2f.memory import keep_memory
+from c2f.fast.memory import keep_memory
 from c2f.training.loop import make_optimizers, set_drop_path
 from c2f.training.recipes import Recipe
 

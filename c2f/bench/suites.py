@@ -29,10 +29,10 @@ from c2f.bench.measure import (
 )
 from c2f.bench.plain import PlainConv2Former
 from c2f.device import describe_hardware, describe_versions
+from c2f.fast.autotune import choices, forget
+from c2f.fast.depthwise import depthwise_conv2d
 from c2f.models import create_model
-from c2f.models.choices import choices, forget
 from c2f.models.cost import multiply_adds
-from c2f.models.depthwise import depthwise_conv2d
 from c2f.training.augment import Augment
 from c2f.training.recipes import laptop, seed
 
@@ -219,7 +219,7 @@ def _work(n: int, c: int, side: int, dtype: torch.dtype) -> dict[str, float]:
 PLAIN = ("plain port", "plain port, bf16")  # run as in a script of one's own, without this kit's `keep_memory`
 SAY_PLAIN = (
     "The rows named just `plain port` or `plain port, bf16` are as one would run it; all others run within "
-    "`c2f.memory.keep_memory`, as `c2f train` and `c2f evaluate` do."
+    "`c2f.fast.memory.keep_memory`, as `c2f train` and `c2f evaluate` do."
 )
 
 

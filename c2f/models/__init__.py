@@ -7,7 +7,7 @@ from torch import nn
 
 from c2f.models.baselines import BASELINES
 from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig, ConvMod
-from c2f.models.depthwise import DepthwiseConv2d
+from c2f.models.inputs import transforms
 from c2f.models.weights import list_weights, load_trained_weights
 
 __all__ = [
@@ -15,10 +15,10 @@ __all__ = [
     "Conv2Former",
     "Conv2FormerConfig",
     "ConvMod",
-    "DepthwiseConv2d",
     "create_model",
     "list_models",
     "list_weights",
+    "transforms",
 ]
 
 
@@ -33,7 +33,9 @@ def create_model(name: str, num_classes: int = 10, weights: str | None = None, *
     Args:
         name: one of `list_models()`.
         num_classes: length of the logits.
-        weights: the data set on which the kit's own weights were trained, such as "cifar10"; see `list_weights`.
+        weights: the data set on which the kit's own weights were trained, such as "cifar10"; see `list_weights`. They
+            expect images that went through `c2f.models.transforms()`. With another `num_classes` than theirs all but
+            the last layer is loaded.
         overrides: any field of `Conv2FormerConfig` for a Conv2Former (dims, depths, kernel_size, …); what the builder
             in `c2f.models.baselines` takes for another model.
 

@@ -19,19 +19,7 @@ from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
-
-def _check_image(x: Tensor, smallest: int) -> None:
-    """ValueError unless x is (N, 3, H, W) with H and W of at least `smallest` pixels."""
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(
-            f"this model takes images of shape (N, 3, H, W), not {tuple(x.shape)}; add the batch axis, or turn "
-            f"a grey image into three channels with x.expand(-1, 3, -1, -1)."
-        )
-    if min(x.shape[2:]) < smallest:
-        raise ValueError(
-            f"a {x.shape[2]}×{x.shape[3]} image is too small for this model, which needs {smallest} pixels a "
-            f"side or more; enlarge it, or take a model with smaller patches."
-        )
+from c2f.models.inputs import check_images
 
 
 class BlockAttention(NamedTuple):
@@ -129,7 +117,7 @@ class Swin(SwinTransformer):
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_image(x, self.patch_size)
+        check_images(x, 3, smallest=self.patch_size)
         return super().forward(x)
 
     def attention_weights(self, x: Tensor) -> list[BlockAttention]:
@@ -137,7 +125,7 @@ class Swin(SwinTransformer):
 
         Drop path between the blocks follows the model's mode, as in `forward`: `eval()` switches it off.
         """
-        _check_image(x, self.patch_size)
+        check_images(x, 3, smallest=self.patch_size)
         stem, *rest = self.features
         x = stem(x)
         attentions = []
@@ -156,7 +144,7 @@ class ConvNeXt(TorchvisionConvNeXt):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_image(x, smallest=32)  # the stem quarters the map, three stages halve it
+        check_images(x, 3, smallest=32)  # the stem quarters the map, three stages halve it
         return super().forward(x)
 
 
@@ -167,12 +155,7 @@ class ViT(VisionTransformer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_image(x, smallest=1)
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(
-                f"this ViT learns a vector for each position of a {self.image_size}×{self.image_size} image and "
-                f"got {x.shape[2]}×{x.shape[3]}; resize the images, or create the model with image_size=…"
-            )
+        check_images(x, 3, exactly=self.image_size)
         return super().forward(x)
 
 

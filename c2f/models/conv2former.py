@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from c2f.models.depthwise import DepthwiseConv2d
 from c2f.models.init import INIT, Init
-from c2f.models.pointwise import GELU2d, PointwiseConv2d
+from c2f.models.inputs import check_images
 
 Stem = Literal["pointwise", "patch", "overlap", "conv"]
 DownsampleNorm = Literal["group", "layer"]
@@ -24,6 +23,7 @@ Head = Literal["linear", "conv"]
 Fusion = Literal["hadamard", "sum", "sigmoid", "l1"]
 
 STEM_STRIDE: dict[str, int] = {"pointwise": 1, "patch": 2, "overlap": 2, "conv": 4}
+ODD = "kernel_size is {}; a kernel needs a centre: use a positive odd number."
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -75,10 +75,16 @@ class ConvMod(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int = 11, fusion: Fusion = "hadamard") -> None:
         super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(ODD.format(kernel_size))
         self.norm = LayerNorm2d(dim)
-        self.a = nn.Sequential(PointwiseConv2d(dim, dim), GELU2d(), DepthwiseConv2d(dim, kernel_size))
-        self.v = PointwiseConv2d(dim, dim)
-        self.proj = PointwiseConv2d(dim, dim)
+        self.a = nn.Sequential(
+            nn.Conv2d(dim, dim, 1),
+            nn.GELU(),
+            nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim),
+        )
+        self.v = nn.Conv2d(dim, dim, 1)
+        self.proj = nn.Conv2d(dim, dim, 1)
         self.fusion: Fusion = fusion
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,10 +106,10 @@ class ConvMlp(nn.Module):
         super().__init__()
         hidden = int(dim * ratio)
         self.norm = LayerNorm2d(dim)
-        self.fc1 = PointwiseConv2d(dim, hidden)
-        self.pos = DepthwiseConv2d(hidden, 3)
-        self.fc2 = PointwiseConv2d(hidden, dim)
-        self.act = GELU2d()
+        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.pos = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.fc2 = nn.Conv2d(hidden, dim, 1)
+        self.act = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.fc1(self.norm(x)))
@@ -144,13 +150,10 @@ class Stage(nn.Module):
     def __init__(self, downsample: nn.Module, blocks: list[Block]) -> None:
         super().__init__()
         self.downsample = downsample
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        return self.blocks(self.downsample(x))
 
 
 class ClassifierHead(nn.Module):
@@ -230,29 +233,26 @@ class Conv2FormerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
         object.__setattr__(self, "depths", tuple(self.depths))
-        choices = {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion, "init": Init}
-        rules = [
-            (
-                len(self.dims) == len(self.depths) and min(self.dims + self.depths, default=0) > 0,
-                f"dims {self.dims} and depths {self.depths} must be positive and equally many, one a stage.",
-            ),
-            (
-                self.kernel_size > 0 and self.kernel_size % 2 == 1,
-                f"kernel_size is {self.kernel_size}; a kernel needs a centre: use a positive odd number.",
-            ),
-            (
-                min(self.num_classes, self.in_channels, min(self.dims, default=0) * self.mlp_ratio) >= 1,
-                f"num_classes ({self.num_classes}), in_channels ({self.in_channels}) and the MLP's hidden channels "
-                f"(mlp_ratio {self.mlp_ratio} × dims) must be at least 1.",
-            ),
-            (0 <= self.drop_path < 1, f"drop_path is {self.drop_path}; use a probability of at least 0, below 1."),
-        ]
-        for name, kind in choices.items():
-            value = getattr(self, name)
-            rules.append((value in get_args(kind), f"{name} is {value!r}; use {' or '.join(get_args(kind))}."))
-        for good, sentence in rules:
+
+        def check(good: bool, sentence: str) -> None:
             if not good:
                 raise ValueError(sentence)
+
+        check(
+            len(self.dims) == len(self.depths) and min(self.dims + self.depths, default=0) > 0,
+            f"dims {self.dims} and depths {self.depths} must be positive and equally many, one per stage.",
+        )
+        check(self.kernel_size > 0 and self.kernel_size % 2 == 1, ODD.format(self.kernel_size))
+        check(
+            min(self.num_classes, self.in_channels, min(self.dims) * self.mlp_ratio) >= 1,
+            f"num_classes ({self.num_classes}), in_channels ({self.in_channels}) and the MLP's hidden channels "
+            f"(mlp_ratio {self.mlp_ratio} × dims) must be at least 1.",
+        )
+        check(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}; use a probability of at least 0, below 1.")
+        choices = {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion, "init": Init}
+        for name, kind in choices.items():
+            value = getattr(self, name)
+            check(value in get_args(kind), f"{name} is {value!r}; use {' or '.join(get_args(kind))}.")
 
     @property
     def stride(self) -> int:
@@ -271,7 +271,7 @@ class Conv2Former(nn.Module):
         self.config = config
         drop_paths = iter(torch.linspace(0, config.drop_path, sum(config.depths), device="cpu").tolist())
         self.stem = make_stem(config.stem, config.in_channels, config.dims[0])
-        self.stages = nn.ModuleList()
+        self.stages = nn.Sequential()
         previous = None
         for dim, depth in zip(config.dims, config.depths, strict=True):
             downsample = make_downsample(config.downsample_norm, previous, dim) if previous else nn.Identity()
@@ -281,26 +281,11 @@ class Conv2Former(nn.Module):
         INIT[config.init](self)
 
     def _check(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.config.in_channels:
-            raise ValueError(
-                f"this model takes images of shape (N, {self.config.in_channels}, H, W), not {tuple(x.shape)}; "
-                f"add the batch axis, convert the image, or create the model with in_channels=…"
-            )
-        height, width = x.shape[2:]
-        stride = self.config.stride
-        if height % stride or width % stride or not height * width:
-            near = "×".join(str(max(1, round(size / stride)) * stride) for size in (height, width))
-            raise ValueError(
-                f"a {height}×{width} image cannot be halved down to whole positions: height and width must be "
-                f"multiples of {stride} for this model; resize or crop it, for instance to {near}."
-            )
+        check_images(x, self.config.in_channels, stride=self.config.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-        return self.head(x)
+        return self.head(self.stages(self.stem(x)))
 
     def features(self, x: Tensor) -> dict[int, Tensor]:
         """Each stage's output, by its stride: {stride: (N, dims[i], H/stride, W/stride)}, finest first."""
@@ -319,13 +304,9 @@ class Conv2Former(nn.Module):
                 f"there is no stage {stage}, block {block}; stages 0 to {len(depths) - 1} have {depths} blocks, from 0."
             )
         self._check(x)
-        x = self.stem(x)
-        for earlier in self.stages[:stage]:
-            x = earlier(x)
-        x = self.stages[stage].downsample(x)
-        for earlier in self.stages[stage].blocks[:block]:
-            x = earlier(x)
-        return self.stages[stage].blocks[block].convmod.parts(x)
+        x = self.stages[:stage](self.stem(x))
+        here = self.stages[stage]
+        return here.blocks[block].convmod.parts(here.blocks[:block](here.downsample(x)))
 
 
 def _paper(dims: tuple[int, ...], depths: tuple[int, ...], kernel_size: int = 11) -> Conv2FormerConfig:

@@ -4,6 +4,7 @@ They are kept in half precision where that changes no answer worth mentioning, a
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ def list_weights(name: str) -> list[str]:
 
 
 def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
-    """Fill a model with the weights that the kit has for it.
+    """Fill a model with the weights that the kit has for it, all but a classifier for another number of classes.
 
-    Raises ValueError where it has none of that name, or where they are of a model that was made otherwise.
+    Warns where the classifier stays new. Raises ValueError where there are no weights of that name, or where they are
+    of a model that was made otherwise.
     """
     path = weights_folder() / f"{name}-{weights}.safetensors"
     if not path.is_file():
@@ -35,13 +37,27 @@ def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
         raise ValueError(f"there are no weights {weights!r} for {name} in {weights_folder()}; there: {there}.")
     with safetensors.safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        made = provenance(name, weights).get("overrides", {})
+    ours = model.state_dict()
+    unlike = [key for key in [*ours, *state] if _shape(ours, key) != _shape(state, key)]
+    *_, (classifier, layer) = ((key, module) for key, module in model.named_modules() if isinstance(module, nn.Linear))
+    if unlike and set(unlike) == {f"{classifier}.weight", f"{classifier}.bias"}:
+        warnings.warn(
+            f"the weights {weights!r} tell {len(state[f'{classifier}.bias'])} classes apart and this {name} has "
+            f"{layer.out_features}: all of it is loaded but the last layer, {classifier}, which is new.",
+            stacklevel=3,
+        )
+        state = {**state, **{key: ours[key] for key in unlike}}
+    elif unlike:
         raise ValueError(
-            f"the weights {weights!r} are of a {name} with {made}; create the model with these, or without weights."
-        ) from None
+            f"the weights {weights!r} are of a {name} with {provenance(name, weights).get('overrides', {})}: "
+            f"{unlike[0]} is {_shape(state, unlike[0])} there and {_shape(ours, unlike[0])} here; create the model "
+            "with the same, or without weights."
+        )
+    model.load_state_dict(state)
+
+
+def _shape(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...] | str:
+    return tuple(state[key].shape) if key in state else "absent"
 
 
 def provenance(name: str, weights: str) -> dict[str, Any]:

@@ -22,10 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from c2f.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from c2f.training.recipes import Recipe
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(images: Tensor) -> Tensor:

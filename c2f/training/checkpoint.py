@@ -34,7 +34,7 @@ from c2f.training.data import Dataset
 from c2f.training.history import History
 from c2f.training.recipes import Recipe
 
-MAGIC = b"c2f checkpoint 2\n"
+MAGIC = b"c2f checkpoint 3\n"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -61,6 +61,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; name the folder of a run that has one.")
     content = path.read_bytes()
+    if content.startswith(MAGIC[:-2]) and not content.startswith(MAGIC):
+        raise CheckpointError(f"{path} was written by another version of c2f; {start_over}.")
     if not content.startswith(MAGIC):
         raise CheckpointError(f"{path} is not a checkpoint of c2f; {start_over}.")
     digest, payload = content[len(MAGIC) :][:DIGEST_BYTES], content[len(MAGIC) + DIGEST_BYTES :]
@@ -111,6 +113,35 @@ def model_name(model: nn.Module) -> str:
     return getattr(model, "name", type(model).__name__)
 
 
+def describe_model(model: nn.Module, classes: int) -> tuple[str, dict[str, Any]]:
+    """What `create_model` must be given to build such a model again: name and overrides.
+
+    A head that was replaced for another number of classes is described as such. Raises CheckpointError for a model of
+    ours that was changed otherwise, since its run could not be loaded.
+    """
+    from c2f.models import create_model, list_models
+
+    name, overrides = model_name(model), getattr(model, "overrides", {})
+    if name not in list_models():
+        return name, overrides
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    for found in (overrides, {**overrides, "num_classes": classes}):
+        with torch.device("meta"):
+            expected = {key: value.shape for key, value in create_model(name, **found).state_dict().items()}
+        if shapes == expected:
+            return name, found
+    strange = next(key for key in [*shapes, *expected] if shapes.get(key) != expected.get(key))
+    raise CheckpointError(
+        f"this model is no longer the {name} that create_model builds ({strange} is {_size(shapes.get(strange))}, not "
+        f"{_size(expected.get(strange))}), so its run could not be loaded; name it otherwise to train it as a model of "
+        f"your own, for instance model.name = 'my model'."
+    )
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else str(tuple(shape))
+
+
 @dataclass(frozen=True)
 class Run:
     """One run's folder, read. `summary` is empty until the first epoch is done."""
@@ -159,9 +190,10 @@ class RunFolder:
         self.path, self.device, self.epochs = path, device, recipe.epochs
         self.lock = filelock.FileLock(path / ".lock")
         self.checkpoint = path / "last.ckpt"
+        name, overrides = describe_model(model, len(data.classes))
         self.described = {
-            "model": model_name(model),
-            "overrides": _jsonable(getattr(model, "overrides", {})),
+            "model": name,
+            "overrides": _jsonable(overrides),
             "data": {**_jsonable(data.provenance), "name": data.name},
             "recipe": asdict(recipe),
         }

@@ -22,8 +22,9 @@ from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
 from c2f.device import choose_device, choose_precision, describe_hardware
-from c2f.memory import keep_memory
-from c2f.models.choices import choices, remember
+from c2f.fast.accelerate import accelerated
+from c2f.fast.autotune import recorded_choices, use_choices
+from c2f.fast.memory import keep_memory
 from c2f.training.augment import Augment, normalize
 from c2f.training.checkpoint import load_into, model_name, run_folder
 from c2f.training.data import Dataset, Split
@@ -98,6 +99,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     checkpoint_seconds: float = 60.0,
+    accelerate: bool = True,
 ) -> History:
     """Train `model` on `data.train` and evaluate it on `data.test` after every epoch.
 
@@ -110,6 +112,7 @@ def train(
         callbacks: called after every step and every epoch.
         progress: a bar, and a line an epoch.
         checkpoint_seconds: how much work a kill may cost, beside what an epoch's end always saves.
+        accelerate: compute the model's layers in the way that is fastest here (`c2f.accelerate`) while it trains.
 
     Returns:
         The history. Ctrl-C ends training after the step at hand, with a checkpoint where `out` is given, and
@@ -127,6 +130,8 @@ def train(
         placed_on(model, device, torch.channels_last if recipe.channels_last else torch.contiguous_format),
         interruptible() as interrupted,
         run_folder(out if rank == 0 else None, model, data, recipe, device) as run,
+        accelerated(model, accelerate),
+        recorded_choices() as choices,
     ):
         say = tqdm.write if progress and rank == 0 else lambda _: None
 
@@ -134,7 +139,8 @@ def train(
         memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         frozen = {module for module in model.modules() if model.training and not module.training}
         images, labels = data.train.images.to(device), data.train.labels.to(device)
-        steps_per_epoch = _check_fit(model, data, recipe, world, device)
+        small_size = reduced_size(data.image_size, recipe.small_scale, model)
+        steps_per_epoch = _check_fit(model, data, recipe, world, device, small_size)
         set_drop_path(model, recipe.drop_path)
         augment = Augment(recipe, data.image_size, len(data.classes))
         criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -157,7 +163,8 @@ def train(
                 optimizer.load_state_dict(before)
             if average:
                 load_into(average, saved["average"], out)
-            remember(saved["algorithms"])  # what was fastest then rounds as it did then
+            use_choices(saved["choices"])  # what was fastest then rounds as it did then
+            choices.update(saved["choices"])
             precision = saved["precision"]
             state.step, totals, spent = saved["step"], saved["totals"], saved["spent"]
             state.history.records = [EpochRecord(**record) for record in saved["history"]]
@@ -167,7 +174,7 @@ def train(
             if run:
                 run.save(
                     model=model.state_dict(), optimizers=[optimizer.state_dict() for optimizer in optimizers],
-                    average=average.state_dict() if average else None, algorithms=choices(), precision=precision,
+                    average=average.state_dict() if average else None, choices=choices, precision=precision,
                     step=state.step, totals=totals, spent=spent, history=state.history.as_dicts(),
                 )  # fmt: skip
 
@@ -197,7 +204,7 @@ def train(
                 mix = step < recipe.mix_share * state.steps
                 x, targets = augment(images[order[batch]], labels[order[batch]], mix)
                 if step < recipe.small_share * state.steps:
-                    x = F.interpolate(x, size=(recipe.small_size,) * 2, mode="bilinear", antialias=True)
+                    x = F.interpolate(x, size=small_size, mode="bilinear", antialias=True)
                 x = x.contiguous(memory_format=memory_format)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                     logits = forward(x)
@@ -281,6 +288,7 @@ def evaluate(
     precision: str = "float32",
     channels_last: bool = False,
     progress: bool = False,
+    accelerate: bool = True,
 ) -> Evaluation:
     """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back.
 
@@ -289,14 +297,14 @@ def evaluate(
     device = choose_device(device)
     # On a CPU larger batches leave the cache.
     batch_size = batch_size or (64 if device.type == "cpu" else 256)
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     bf16 = choose_precision(precision, device) == "bf16"
     loss, predictions = 0.0, []
     batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    with placed_on(model, device):
+    with placed_on(model, device), accelerated(model, accelerate):
         model.eval()
         for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
-            x = normalize(images.to(device)).contiguous(memory_format=memory_format)
+            x = normalize(images.to(device)).contiguous(memory_format=layout)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = model(x)
             loss += F.cross_entropy(
@@ -360,8 +368,21 @@ def set_drop_path(model: nn.Module, rate: float | None) -> None:
         layer.p = p
 
 
-def _check_fit(model: nn.Module, data: Dataset, recipe: Recipe, world: int, device: torch.device) -> int:
+def reduced_size(size: tuple[int, int], scale: float, model: nn.Module) -> tuple[int, int]:
+    """Height and width scaled, to the nearest multiples of the model's stride: (32, 64) at 0.75 is (24, 48)."""
+    stride = getattr(getattr(model, "config", None), "stride", 1)
+    return tuple(max(1, round(side * scale / stride)) * stride for side in size)
+
+
+def _check_fit(
+    model: nn.Module, data: Dataset, recipe: Recipe, world: int, device: torch.device, small_size: tuple[int, int]
+) -> int:
     """The steps of an epoch; raises TrainingError where model, data, recipe and processes do not fit together."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise TrainingError(
+            f"{model_name(model)} has nothing to learn: all its parameters are frozen (requires_grad is False); free "
+            f"some, for instance its last layer's with .requires_grad_()."
+        )
     if recipe.batch_size > len(data.train):
         raise TrainingError(
             f"a batch of {recipe.batch_size} is more than the {len(data.train)} training images of {data.name}; "
@@ -375,7 +396,7 @@ def _check_fit(model: nn.Module, data: Dataset, recipe: Recipe, world: int, devi
     with torch.no_grad():
         logits = model.eval()(image)
         if recipe.small_share:
-            model(F.interpolate(image, size=(recipe.small_size,) * 2))  # raises where that size does not suit the model
+            model(F.interpolate(image, size=small_size))  # raises where that size does not suit the model
     if logits.shape[-1] != len(data.classes):
         raise TrainingError(
             f"{model_name(model)} answers with {logits.shape[-1]} classes and {data.name} has {len(data.classes)}; "

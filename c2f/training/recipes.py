@@ -74,9 +74,9 @@ class Recipe:
     """Share of the steps, the first ones, that MixUp and CutMix take part in: the last ones see images as they are."""
 
     small_share: float = 0.0
-    """Share of the steps, the first ones, on images scaled down to small_size: coarse things are learned first."""
-    small_size: int = 24
-    """Pixels along each side of the images of those steps."""
+    """Share of the steps, the first ones, on images scaled down by small_scale: coarse things are learned first."""
+    small_scale: float = 0.75
+    """Height and width of the images of those steps as a part of the whole, to the nearest size that a model takes."""
 
     precision: Precision = "float32"
     """bf16 runs the forward pass under autocast; weights and optimizer stay float32. auto: bf16 where it is faster."""
@@ -92,7 +92,7 @@ class Recipe:
             if not good:
                 raise ValueError(f"recipe: {sentence}")
 
-        for field in ("epochs", "batch_size", "small_size"):
+        for field in ("epochs", "batch_size"):
             check(getattr(self, field) >= 1, f"{field} is {getattr(self, field)}; use at least 1.")
         for field in ("lr", "muon_lr"):
             value = getattr(self, field)
@@ -119,8 +119,8 @@ class Recipe:
                 0 <= getattr(self, field) <= 1,
                 f"{field} is {getattr(self, field)}; use a number from 0 to 1.",
             )
-        check(0 < self.mix_share <= 1, f"mix_share is {self.mix_share}; use a share above 0, at most 1.")
-        check(0 < self.crop_scale <= 1, f"crop_scale is {self.crop_scale}; use a share above 0, at most 1.")
+        for field in ("mix_share", "crop_scale", "small_scale"):
+            check(0 < getattr(self, field) <= 1, f"{field} is {getattr(self, field)}; use a share above 0, at most 1.")
         check(0 <= self.rand_augment <= 10, f"rand_augment is {self.rand_augment}; use 1 to 10, or 0 for off.")
         choices = {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}
         for field, values in choices.items():

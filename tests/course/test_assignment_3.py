@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from c2f.course.assignment import load_assignment
 from c2f.course.checks import assignment_3 as checks
-from c2f.models.depthwise import toeplitz
+from c2f.fast.depthwise import toeplitz
 
 ASSIGNMENT = load_assignment("3_reading_the_maps")
 

@@ -18,7 +18,7 @@ from c2f.course.checks.exercise import (
     is_close,
 )
 from c2f.course.remote import beside
-from c2f.models.depthwise import toeplitz
+from c2f.fast.depthwise import toeplitz
 
 RUBRIC = {
     "3.5": [

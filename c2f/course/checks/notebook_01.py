@@ -16,7 +16,7 @@ from c2f.course.checks.exercise import (
     expect_untouched,
     is_close,
 )
-from c2f.models.depthwise import toeplitz
+from c2f.fast.depthwise import toeplitz
 
 # ---- Convolution
 
@@ -111,7 +111,7 @@ def toeplitz_2d(answer: Callable[[Tensor, int, int], Tensor]) -> str:
         ]  # fmt: skip
         expect(made, right, f"the matrix of a {k}×{k} kernel on a {height}×{width} map", known,
                 "Take one output position, and list the input positions that its window covers.")  # fmt: skip
-    return "the same matrix as c2f.models.depthwise.toeplitz, which the kit computes with on small maps."
+    return "the same matrix as c2f.fast.depthwise.toeplitz, which the kit computes with on small maps."
 
 
 def _offsets(kernel: Tensor, width: int) -> list[tuple[float, int]]:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2f.fast.depthwise import toeplitz
 from c2f.maps.explorer.base import Explorer, choice
 from c2f.maps.explorer.panel import BAR, GAP, SIDE, TITLE, Box, Panel, draw
 from c2f.maps.picture import Picture
-from c2f.models.depthwise import toeplitz
 
 LARGEST = 15
 SCALE = 1.75  # the matrix is this much larger than the other panels

@@ -52,7 +52,7 @@ MUTANTS = [
      "return laid[:, k // 2 : k // 2 + height, k // 2 : k // 2 + width].flatten(1)"), 0, "one long line"),
     ("3.2", "height and width exchanged", ("height, width = size", "width, height = size"), 0, "height and width are exchanged|must match"),
     ("3.2", "position exchanged", ("row, column = position", "column, row = position"), 0, "of the position are exchanged"),
-    ("3.2", "the library's", ("turned = kernel.flip(1, 2)", "from c2f.models.depthwise import toeplitz\n\n    turned = kernel.flip(1, 2)"),
+    ("3.2", "the library's", ("turned = kernel.flip(1, 2)", "from c2f.fast.depthwise import toeplitz\n\n    turned = kernel.flip(1, 2)"),
      0, "it uses toeplitz"),
     ("3.3", "no sizes", ("gradient.abs().mean(dim=(0, 1))", "gradient.mean(dim=(0, 1))"), 1, "the sizes are missing"),
     ("3.3", "size too late", ("gradient.abs().mean(dim=(0, 1))", "gradient.mean(dim=(0, 1)).abs()"), 1, "averaged first"),

@@ -18,7 +18,7 @@ for the weight gradient of a filter wider than 3. The same sums can be had in ot
 
 "auto" times them once for each case, separately for the forward pass and the two gradients, then the best of each
 together against PyTorch's own step, and remembers: which wins depends on shape, type, memory format and machine.
-`print(c2f.models.choices.describe())` shows what was chosen.
+`print(c2f.fast.autotune.describe_choices())` shows what was chosen.
 
 Shapes: N images, C channels, H x W positions, k_h x k_w taps.
 """
@@ -29,9 +29,8 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 
-from c2f.models.choices import case, choose, known, settle, settled
+from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fast_path, signature
 
 Algorithm = Literal["auto", "native", "crop", "flip", "pad", "relaid", "toeplitz", "swap", "rows"]
 
@@ -43,7 +42,8 @@ OPERATOR = 2e-4  # seconds that autograd on a CPU adds to a step which is not on
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algorithm: Algorithm = "auto") -> Tensor:
     """Filter every channel by itself: stride 1, padded with zeros so that the size stays.
 
-    Differentiable, twice too; one node to torch.compile and torch.export.
+    Differentiable, twice too. One node to torch.compile; PyTorch's own call to torch.export, torch.jit.trace,
+    torch.func, forward-mode differentiation, and wherever the operators are watched.
 
     Args:
         x: (N, C, H, W), in either memory format; the output comes back in the same one.
@@ -54,40 +54,33 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
 
     Raises ValueError for other shapes, even kernels, mixed types and unknown names.
     """
-    device = "cpu" if x.is_cpu else x.device.type  # reading the text takes microseconds
-    autocast = torch.get_autocast_dtype(device) if not x.is_meta and torch.is_autocast_enabled(device) else None
-    # PyTorch's own call on a small map takes little longer than the checks and the choice. So what they find is kept,
-    # by everything that it depends on.
-    kind = native = None
-    if not is_compiling():
-        kind = (
-            x.shape,
-            x.stride(),
-            x.dtype,
-            x.device,
-            weight.shape,
-            weight.dtype,
-            bias is None or (bias.shape, bias.dtype),
-            algorithm,
-            autocast,
-            torch.get_num_threads(),
-            torch.is_grad_enabled() and (x.requires_grad, weight.requires_grad),
-        )
-        native = settled.get(kind)
-    if native:
-        return F.conv2d(x, weight, bias, *native)
-    if autocast:
-        x, weight, bias = x.to(autocast), weight.to(autocast), None if bias is None else bias.to(autocast)
-    if native is None:
-        _check(x, weight, bias, algorithm)
-        native = _native_arguments(x, weight) if _is_native(x, weight, bias, algorithm) else ()
-        if kind:
-            settle(kind, native)
-        if native:
-            return F.conv2d(x, weight, bias, *native)
-    if torch.is_grad_enabled() or is_compiling():
-        return _conv2d(x, weight, bias, algorithm)
-    return _forward(x, weight, bias, algorithm)  # without the operator, whose dispatch costs as much as a small map
+    if is_ordinary(x):
+        kind = ("depthwise", algorithm, *signature(x, weight, bias))
+        if kind not in fast_path:
+            arguments = _under_autocast(x, weight, bias)
+            _check(*arguments, algorithm)
+            keep_fast_path(kind, _is_native(*arguments, algorithm))
+        if not fast_path[kind]:
+            x, weight, bias = _under_autocast(x, weight, bias)
+            # The operator's dispatch costs as much as a small map.
+            return (_conv2d if torch.is_grad_enabled() else _forward)(x, weight, bias, algorithm)
+    elif torch.compiler.is_compiling() and not _is_exporting() and algorithm != "native":
+        arguments = _under_autocast(x, weight, bias)
+        _check(*arguments, algorithm)
+        return _conv2d(*arguments, algorithm)
+    return _native(x, weight, bias)
+
+
+def _under_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    return [t if t is None else t.to(torch.get_autocast_dtype(device)) for t in tensors]
+
+
+def _is_exporting() -> bool:
+    exporting = getattr(torch.compiler, "is_exporting", None)  # since PyTorch 2.7
+    return exporting is not None and exporting()
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -147,7 +140,7 @@ def _check_algorithm(algorithm: str) -> None:
 
 
 # Three operators, closed under differentiation: each one's derivatives are the others. Registered with torch, they are
-# single nodes to torch.compile and torch.export, and what "auto" means is decided inside, on real tensors.
+# single nodes to torch.compile, and what "auto" means is decided inside, on real tensors.
 
 
 @torch.library.custom_op("c2f::depthwise_conv2d", mutates_args=())
@@ -233,38 +226,38 @@ _weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_sav
 
 
 def _is_native(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> bool:
-    """Whether every pass that there will be is known to be PyTorch's own, so that its call is the whole answer."""
-    if algorithm == "native" or x.is_meta or not x.numel():
+    """Whether every pass that there will be is PyTorch's own, so that its call is the whole answer."""
+    if algorithm == "native" or not x.numel():
         return True
-    if algorithm != "auto" or is_compiling():
+    if algorithm != "auto":
         return False
     # All that will be needed is chosen before anything is computed, so that the first call rounds as the next ones do.
     kernel = tuple(weight.shape[2:])
     for_x, for_weight = (torch.is_grad_enabled() and t.requires_grad for t in (x, weight))
-    chosen = [_fastest("forward", FORWARD, (x, weight, bias), kernel)]
+    chosen = {_fastest("forward", FORWARD, (x, weight, bias), kernel)}
     if for_weight:
-        chosen.append(_fastest("weight gradient", WEIGHT_GRADIENT, (x, x, kernel), kernel))
+        chosen.add(_fastest("weight gradient", WEIGHT_GRADIENT, (x, x, kernel), kernel))
     if for_x:
-        chosen.append(_fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel))
-    if for_weight and set(chosen) != {"native"}:
+        chosen.add(_fastest("input gradient", INPUT_GRADIENT, (x, weight), kernel))
+    if for_weight and chosen != {"native"}:
         # PyTorch finds all gradients in one call, for less than one by one: what wins each pass may not win the step.
         what = "training" if for_x else "training without input gradient"
         return _fastest(what, TRAINING, (x, weight, bias, for_x), kernel) == "native"
-    return set(chosen) == {"native"}
+    return chosen == {"native"}
 
 
 def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tuple, kernel: tuple[int, int]) -> str:
     """The algorithm for such a case; where it is new, those of the table that make sense are timed."""
     x = arguments[0]
-    name = case(what, x, kernel, _layout(x))
-    if (algorithm := known(name)) in table:
-        return algorithm
+    kind = (what, x.shape, x.stride(), x.dtype, x.device, kernel, torch.get_num_threads())
+    if kind in fast_path:
+        return fast_path[kind]
     height, width = x.shape[2:]
-    idle = set()
+    pointless = set()
     if height * width > TOEPLITZ_POSITIONS:
-        idle.add("toeplitz")
+        pointless.add("toeplitz")
     if kernel[0] < 2 * height and kernel[1] < 2 * width:
-        idle.add("crop")
+        pointless.add("crop")
     arguments = tuple(a.detach() if isinstance(a, Tensor) else a for a in arguments)
     # The way back into the memory format of the caller is timed as well.
     layout = torch.contiguous_format if table in (WEIGHT_GRADIENT, TRAINING) else _layout(x)
@@ -272,9 +265,11 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tupl
     def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
         return lambda: compute(*arguments).contiguous(memory_format=layout)
 
-    candidates = {name: candidate(compute) for name, compute in table.items() if name not in idle}
-    least_gain = OPERATOR if table is TRAINING and x.device.type == "cpu" else 0.0
-    return choose(name, candidates, x.device, least_gain)
+    candidates = {name: candidate(compute) for name, compute in table.items() if name not in pointless}
+    least_gain = OPERATOR if table is TRAINING and x.is_cpu else 0.0
+    choice = choose(case_name(what, x, kernel, _layout(x)), candidates, x.device, least_gain)
+    keep_fast_path(kind, choice)
+    return choice
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:

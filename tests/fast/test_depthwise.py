@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from c2f.models import choices, depthwise
-from c2f.models.depthwise import (
+from c2f.fast.depthwise import (
     FORWARD,
     INPUT_GRADIENT,
     WEIGHT_GRADIENT,

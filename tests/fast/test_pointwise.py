@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from c2f.models import choices, pointwise
-from c2f.models.pointwise import WAYS, GELU2d, PointwiseConv2d
+from c2f.fast.pointwise import WAYS, GELU2d, PointwiseConv2d
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from c2f import memory
-from c2f.memory import keep_memory
+from c2f.fast import memory
+from c2f.fast.memory import keep_memory
 
 needs_glibc = pytest.mark.skipif(memory._glibc() is None, reason="malloc is not glibc's here")
 
@@ -14,7 +14,7 @@ needs_glibc = pytest.mark.skipif(memory._glibc() is None, reason="malloc is not 
 WATCH = """
 import resource, torch
 from pathlib import Path
-from c2f.memory import keep_memory
+from c2f.fast.memory import keep_memory
 
 def megabytes():
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))

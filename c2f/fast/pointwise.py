@@ -1,0 +1,102 @@
+"""What treats every position by itself, 1×1 convolution and GELU, computed in the way that is fastest here.
+
+On a CPU PyTorch hands one sum to one of several libraries, depending on how it is written: which is faster hangs on how
+well each knows the processor. So the ways are timed once per case, as for `depthwise_conv2d`; anywhere else, and
+wherever `is_ordinary` says no, these are PyTorch's own calls.
+
+Shapes: N images, C channels, H x W positions.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fast_path, signature
+
+# Positions of a batch, images included, up to which the ways of a 1×1 convolution are timed. On more, oneDNN's
+# convolution was about as fast as the faster product, on both processors that were measured.
+FEW_POSITIONS = 4096
+
+
+def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same matrix at every position: x (N, C_in, H, W), weight (C_out, C_in, 1, 1) -> (N, C_out, H, W)."""
+    if not (is_ordinary(x) and x.is_cpu and x.ndim == 4 and x.shape[1] == weight.shape[1]):
+        return F.conv2d(x, weight, bias)
+    if not 0 < x.numel() // x.shape[1] <= FEW_POSITIONS:
+        return F.conv2d(x, weight, bias)
+    kind = ("pointwise", *signature(x, weight, bias))
+    if kind not in fast_path:
+        keep_fast_path(kind, _fastest(f"1x1 convolution to {len(weight)} channels", CONVOLUTIONS, x, weight, bias))
+    return CONVOLUTIONS[fast_path[kind]](x, weight, bias)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def _onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product as torch.compile's code has it: by oneDNN in float32 too, where F.linear is MKL's. No gradients."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        raise RuntimeError("this operator has no gradients")
+    linear = torch.ops.mkldnn._linear_pointwise
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias, "none", [], "").permute(0, 3, 1, 2)
+
+
+# PyTorch's own call is first: it stays where the others are no faster.
+CONVOLUTIONS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "convolution": F.conv2d,
+    "product": _product,
+}
+# The name begins with _: another PyTorch may do without it.
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    CONVOLUTIONS["onednn product"] = _onednn_product
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The exact GELU, x Φ(x), of a tensor of any shape.
+
+    PyTorch's fast kernel on a CPU, oneDNN's, is taken for contiguous tensors alone; a map in channels_last is one once
+    its axes are named in the order that they are stored in.
+    """
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if not (last and x.is_cpu and is_ordinary(x)):
+        return F.gelu(x)
+    kind = ("gelu", *signature(x))
+    if kind not in fast_path:
+        keep_fast_path(kind, _fastest("gelu", GELUS, x))
+    return GELUS[fast_path[kind]](x)
+
+
+GELUS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels_last": F.gelu,
+    "contiguous": lambda x: F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+}
+
+
+def _fastest(what: str, table: dict[str, Callable[..., Tensor]], *tensors: Tensor | None) -> str:
+    """The fastest of a table's ways for such a call: forward and, where anything learns, backward as well."""
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") and len(tensors) > 1 else None
+    learns = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in tensors]
+    copies = [
+        t if t is None else t.detach().to(autocast or t.dtype).requires_grad_(learn)
+        for t, learn in zip(tensors, learns, strict=True)
+    ]
+    wanted = [t for t, learn in zip(copies, learns, strict=True) if learn]
+
+    def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            y = compute(*copies)
+            if wanted:
+                torch.autograd.grad(y, wanted, y.detach())
+            return y
+
+        return run
+
+    x = copies[0]
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    case = case_name(f"{what}{', training' * bool(wanted)}", x, (1, 1), layout)
+    with torch.autocast("cpu", enabled=False):
+        return choose(case, {way: candidate(compute) for way, compute in table.items()}, x.device)
