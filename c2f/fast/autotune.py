@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import torch
@@ -38,6 +38,7 @@ BUSY = 1.3  # a machine is busy where a matrix product takes so many times the l
 RETRY_AFTER = 3600.0  # seconds after which what was timed on a busy machine is timed again
 FAST_PATHS = 4096  # kinds of calls that are kept
 
+Answer = TypeVar("Answer")
 fast_path: dict[Hashable, Any] = {}  # what was found for a kind of call, so that the next one need not look it up
 
 
@@ -90,11 +91,12 @@ def signature(*tensors: Tensor | None) -> tuple[Hashable, ...]:
     )
 
 
-def keep_fast_path(kind: Hashable, answer: Any) -> None:
-    """Keep what follows from the choices for a kind of call, until a choice changes."""
+def keep_fast_path(kind: Hashable, answer: Answer) -> Answer:
+    """Keep what follows from the choices for a kind of call, until a choice changes; returns it."""
     if len(fast_path) >= FAST_PATHS:
         fast_path.clear()
     fast_path[kind] = answer
+    return answer
 
 
 def case_name(what: str, x: Tensor, kernel: tuple[int, int], layout: torch.memory_format) -> str:
