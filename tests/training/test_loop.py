@@ -346,10 +346,8 @@ def test_a_resumed_run_computes_as_it_did_before(digits, tmp_path):
     (name,) = (name for name in kept if name.startswith(case))
     autotune.use_choices({name: "rows" if kept[name] != "rows" else "native"})
     run(digits, out=tmp_path)
-    with autotune.recorded_choices():
-        assert (
-            autotune.choose(name, {"rows": None, "native": None, kept[name]: None}, torch.device("cpu")) == kept[name]
-        )
+    candidates = dict.fromkeys(["rows", "native", kept[name]])
+    assert autotune.choose(name, candidates, torch.device("cpu")) == kept[name]
 
 
 def test_a_run_without_acceleration_computes_with_pytorchs_layers_alone(digits, tmp_path):
@@ -476,9 +474,7 @@ def labelled(split: Split, classes: int) -> Split:
 def test_a_model_that_could_not_be_loaded_again_is_refused_before_it_is_trained(digits, tmp_path):
     model = tiny()
     model.stem[0] = nn.Conv2d(3, 4, 5, stride=2, padding=2)
-    with pytest.raises(
-        CheckpointError, match=r"no longer the conv2former_mini_cifar .*stem.0.weight is \(4, 3, 5, 5\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"no longer the conv2former_mini_cifar .*weight is \(4, 3, 5, 5\)"):
         run(digits, tmp_path / "run", model=model)
     assert not (tmp_path / "run" / "recipe.json").exists()
     run(digits, model=model, recipe=replace(RECIPE, epochs=1))  # without a folder nothing can be lost
