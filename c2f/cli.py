@@ -314,7 +314,7 @@ class Bench:
     Prints a table, writes the figures as JSON, and for the depthwise convolution draws the roofline as PNG.
     """
 
-    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "data"]]
+    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "paper", "data"]]
     """What to measure."""
     device: str | None = None
     """cuda, mps or cpu; by default the best one there is."""

@@ -4,6 +4,7 @@ Each measures its contenders interleaved in one process, beside the machine's ow
 and records for machines.
 """
 
+import importlib.util
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -58,6 +59,7 @@ class Result:
     def as_json(self, conditions: Conditions) -> dict[str, Any]:
         return {
             "title": self.title,
+            "table": {"header": list(self.header), "rows": [list(row) for row in self.rows]},
             "conditions": {**asdict(conditions), "device": conditions.device.type},
             "hardware": describe_hardware(conditions.device),
             "versions": describe_versions(),
@@ -400,6 +402,61 @@ def infer(conditions: Conditions) -> Result:
     )  # fmt: skip
 
 
+def paper(conditions: Conditions) -> Result:
+    """The paper's Conv2Former-N at 224×224: a training step, a forward pass, beside birder's where it is installed."""
+    clear_choices()
+    base = replace(conditions, batch_size=PAPER_BATCH, precision="float32", compile=False, accelerate=False)
+    contenders = {
+        "plain, NCHW": (_paper_model, base),
+        "plain, channels_last": (_paper_model, replace(base, channels_last=True)),
+        "accelerated, channels_last": (_paper_model, replace(base, channels_last=True, accelerate=True)),
+    }
+    if importlib.util.find_spec("birder"):
+        contenders["birder, NCHW"] = (_birder_model, base)
+        contenders["birder, channels_last"] = (_birder_model, replace(base, channels_last=True))
+    training = interleaved(
+        {name: training_step(make(), seed(), PAPER_SIZE, c) for name, (make, c) in contenders.items()}, base.rounds
+    )
+    inference = interleaved(
+        {name: forward_pass(make(), PAPER_SIZE, c) for name, (make, c) in contenders.items()}, base.rounds
+    )
+    best = {id(s): s[_best("plain", contenders, "float32", s)] for s in (training, inference)}
+    rows = []
+    for name in contenders:
+        row = [name]
+        for seconds in (training, inference):
+            gain = middle(best[id(seconds)]) / middle(seconds[name])
+            row += [rate(seconds[name], PAPER_BATCH), times(gain)]
+        rows.append(row)
+    records = [
+        {"what": name, "setting": c.setting, "batch": PAPER_BATCH, "pass": what, "seconds": seconds[name]}
+        for what, seconds in (("training", training), ("inference", inference))
+        for name, (_, c) in contenders.items()
+    ]
+    return Result(
+        f"conv2former_n, 1,000 classes, at 224×224, batch {PAPER_BATCH}, float32",
+        ("model", "training, images/s", f"of the {BEST_PLAIN}", "inference, images/s", f"of the {BEST_PLAIN}"),
+        rows,
+        records,
+        [_say_conditions(base, "Training is forward, loss, backward and Adam; images on the device")],
+    )
+
+
+PAPER_SIZE = (224, 224)
+PAPER_BATCH = 8
+
+
+def _paper_model() -> nn.Module:
+    return create_model("conv2former_n", num_classes=1000)
+
+
+def _birder_model() -> nn.Module:
+    """birder's port of the authors' code (https://gitlab.com/birder/birder), which is no dependency of this kit."""
+    from birder.model_registry import registry
+
+    return registry.net_factory("conv2former_n", 3, 1000)
+
+
 # ---- Augmentation
 
 
@@ -504,5 +561,6 @@ SUITES: dict[str, Callable[[Conditions], Result]] = {
     "depthwise": depthwise,
     "train": train,
     "infer": infer,
+    "paper": paper,
     "data": data,
 }

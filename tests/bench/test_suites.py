@@ -21,6 +21,8 @@ def small(monkeypatch):
     monkeypatch.setattr(measure, "COPIED", 2**20)
     monkeypatch.setattr(suites, "MAPS", ((4, 4), (2, 8)))
     monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
+    monkeypatch.setattr(suites, "PAPER_SIZE", (32, 32))
+    monkeypatch.setattr(suites, "_paper_model", tiny_seed_model)
     real = suites.contenders_at_32
     monkeypatch.setattr(
         suites,
@@ -36,7 +38,7 @@ def bench(tmp_path, capsys, what, *flags):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["train", "infer", "data"])
+@pytest.mark.parametrize("what", ["train", "infer", "paper", "data"])
 def test_each_suite_prints_a_table_and_writes_its_figures(what, tmp_path, capsys):
     out = bench(tmp_path, capsys, what, "--precision", "float32")
     assert "median (lowest–highest) of 2 rounds" in out and "torch" in out and "thread" in out
