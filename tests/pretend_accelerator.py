@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "lazy"
 CPU = torch.device("cpu")
-MAY_MIX = ("_to_copy", "copy_", "lift_fresh", "set_")
+MAY_MIX = ("_to_copy", "copy_")
 TAKE_INDICES = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
 
 
@@ -111,7 +111,7 @@ def _run(func: Any, args: tuple, kwargs: dict) -> Any:
     _refuse_mixed(func, name, args, tensors)
     device = kwargs.get("device")
     there = any(type(t) is OnAccelerator for t in tensors) if device is None else _is_ours(device)
-    if device is not None:
+    if _is_ours(device):
         kwargs = {**kwargs, "device": CPU}
     with _ordinary_tensors(name, tensors):
         out = func(*[_inner(a) for a in args], **{key: _inner(value) for key, value in kwargs.items()})

@@ -2,18 +2,16 @@
 
     python -m tests.notebooks.rehearsal notebooks/00_start_here.ipynb notebooks/04_data_and_augmentation.ipynb
 
-Prints one line of JSON per notebook: its name, how many operators ran on the pretend accelerator, the processor's
-seconds, and the first cell that raised, with its error. Trainings are short and no figure becomes a PNG file, since what
-is rehearsed is on which device each tensor is, and not what is learned.
+Prints one line of JSON per notebook: its name, how many operators ran on the pretend accelerator, the seconds of the
+processor, and the first cell that raised, with its error. Trainings are short and no figure becomes a PNG file: what is
+rehearsed is on which device each tensor is, and not what is learned.
 """
 
 import contextlib
 import io
 import json
-import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
