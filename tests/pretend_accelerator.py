@@ -53,6 +53,12 @@ class OnAccelerator(Tensor):
     def __reduce_ex__(self, protocol: int) -> Any:
         return self.inner.__reduce_ex__(protocol)  # a file holds the values, and not where they were
 
+    def __getitem__(self, index: Any) -> Tensor:
+        return super().__getitem__(_with_tensors(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(_with_tensors(index), value)
+
     def untyped_storage(self) -> torch.UntypedStorage:
         return self.inner.untyped_storage()
 
@@ -148,6 +154,13 @@ def _inner(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_inner(v) for v in value]
     return value
+
+
+def _with_tensors(index: Any) -> Any:
+    """The index with its lists as CPU tensors, since PyTorch itself would make them on the device."""
+    if isinstance(index, tuple):
+        return tuple(_with_tensors(part) for part in index)
+    return torch.tensor(index) if isinstance(index, list) else index
 
 
 def _wrapped(value: Any) -> Any:

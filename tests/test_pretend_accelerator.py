@@ -58,6 +58,7 @@ ACCEPTED = {
     "number": lambda x: x + 1,
     "tensor without dimensions": lambda x: x + torch.tensor(1.0),
     "CPU index": lambda x: x[torch.tensor([0])],
+    "list of indices": lambda x: x[[0, 1], 0],
     "copy": lambda x: x.copy_(torch.ones(2, 3)),
     "assignment": lambda x: x.__setitem__(0, torch.ones(3)) or x,
     "new tensors": lambda x: torch.zeros_like(x) + torch.eye(3, device=NAME)[:2] + x.new_tensor([1.0]),
