@@ -61,20 +61,22 @@ _cleared = 0.0  # when `clear_choices` was called: what the file has from before
 _recorders: list[dict[str, str]] = []
 
 
-def is_ordinary(x: Tensor) -> bool:
-    """Whether x holds numbers that can be timed, and nobody watches or transforms what is done with them.
+def is_ordinary(x: Tensor, weight: Tensor | None = None) -> bool:
+    """Whether x and weight hold numbers that can be timed, and nobody watches or transforms what is done with them.
 
-    False for fake and meta tensors and subclasses, and inside torch.compile, torch.export, torch.jit.trace, torch.func,
-    forward-mode differentiation and every mode that sees the operators, such as FlopCounterMode.
+    False for complex, fake and meta tensors, for subclasses, and inside torch.compile, torch.export, torch.jit.trace,
+    torch.func, forward-mode differentiation and every mode that sees the operators, such as FlopCounterMode.
     """
     return (
         type(x) in (Tensor, nn.Parameter)
         and not x.is_meta
+        and x.is_floating_point()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not is_in_torch_dispatch_mode()
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
+        and (weight is None or (type(weight) in (Tensor, nn.Parameter) and weight.device == x.device))
     )
 
 
@@ -188,10 +190,12 @@ def _kept_or_timed(
         return before
     product = _product_seconds(device)
     seconds = _measure(candidates, device)
+    if not seconds:  # none of them can run, for instance in mixed types: PyTorch's own call is to say so
+        return Timing(first, {}, busy=True, time=0.0)
     if before:  # other work can only add to a time, so the least of both counts
         seconds = {name: min(value, before.seconds.get(name, value)) for name, value in seconds.items()}
-    best = min(seconds, key=seconds.__getitem__, default=first)
-    least = seconds.get(best, 0)
+    best = min(seconds, key=seconds.__getitem__)
+    least = seconds[best]
     choice = first if seconds.get(first, float("inf")) <= max(MARGIN * least, least + least_gain) else best
     products = (product, _product_seconds(device))
     where = f"{device.type} with {torch.get_num_threads()} threads"

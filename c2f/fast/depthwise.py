@@ -54,7 +54,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
 
     Raises ValueError for other shapes, even kernels, mixed types and unknown names.
     """
-    if is_ordinary(x):
+    if is_ordinary(x, weight):
         kind = ("depthwise", algorithm, *signature(x, weight, bias))
         native = fast_path.get(kind)
         if native is None:
@@ -65,7 +65,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
             x, weight, bias = _under_autocast(x, weight, bias)
             # The operator's dispatch costs as much as a small map.
             return (_conv2d if torch.is_grad_enabled() else _forward)(x, weight, bias, algorithm)
-    elif torch.compiler.is_compiling() and not _is_exporting() and algorithm != "native":
+    elif torch.compiler.is_compiling() and not _is_exporting() and x.is_floating_point() and algorithm != "native":
         arguments = _under_autocast(x, weight, bias)
         _check(*arguments, algorithm)
         return _conv2d(*arguments, algorithm)

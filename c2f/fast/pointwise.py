@@ -22,7 +22,7 @@ FEW_POSITIONS = 4096
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same matrix at every position: x (N, C_in, H, W), weight (C_out, C_in, 1, 1) -> (N, C_out, H, W)."""
-    if not (is_ordinary(x) and x.is_cpu and x.ndim == 4 and x.shape[1] == weight.shape[1]):
+    if not (is_ordinary(x, weight) and x.is_cpu and x.ndim == 4 and x.shape[1] == weight.shape[1]):
         return F.conv2d(x, weight, bias)
     if not 0 < x.numel() // x.shape[1] <= FEW_POSITIONS:
         return F.conv2d(x, weight, bias)
