@@ -12,7 +12,6 @@ import csv
 import importlib.util
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +29,7 @@ WHAT = ("-c", "constraints.txt", "-e", ".[lab,test]")
 OFFLINE = ("--no-index", "--no-build-isolation")
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # Python: pyproject.toml's, and the newest that the pinned torch has wheels for
+WHEELS = "for 64-bit CPython on Linux (x86-64 and ARM, glibc 2.28), Windows (x86-64), macOS 14 (Apple silicon) or newer"
 INSTALLED_GB, DOWNLOADED_GB = (6, 3) if sys.platform == "linux" else (2, 1)  # Linux: CUDA's libraries
 
 
@@ -61,35 +61,34 @@ COMMANDS = {"lab": lab, "test": test, "install": lambda options: None}
 
 
 def is_ready():
-    try:
-        here = READY.read_bytes().strip() == os.fsencode(str(ROOT))
-        return here and all(READY.stat().st_mtime >= Path(name).stat().st_mtime for name in SET)
-    except OSError:
-        return False
+    return is_here() and all(READY.stat().st_mtime >= Path(name).stat().st_mtime for name in SET)
+
+
+def is_here():
+    """Whether .venv was ready once, in this folder."""
+    return READY.is_file() and READY.read_bytes().strip() == os.fsencode(str(ROOT))
 
 
 def install():
     """Make or renew .venv: with the packages that it has, which needs no network, or else with what pip downloads."""
     incomplete = incomplete_packages()
-    works = READY.exists() and not incomplete
-    if incomplete:
-        say("an earlier installation was cut off; what is incomplete is installed again")
+    works = READY.is_file() and not incomplete
     for folder in incomplete:  # without this folder the package is absent for pip, which then installs all of it
+        say(f"{folder.stem} is incomplete, since an earlier installation was cut off; it is installed again")
         shutil.rmtree(str(folder))
     if in_venv("pip", "show", "--quiet", "pip", quiet=True):
         make_environment()
-    if works:
-        follow_a_move()
+    elif works and not is_here():
+        in_venv("venv", "--without-pip", str(VENV), quiet=True)  # `activate` contains the folder
+    say("installing what is not in .venv yet")
     if in_venv("pip", "install", *OFFLINE, *WHAT, quiet=True):
         if not list(site_packages("torch")):
             check_disk()
         if in_venv("pip", "install", *WHAT):
             if not works or incomplete_packages():
                 sys.exit("c2f: the installation failed, see above; the next call continues with what was downloaded")
-            in_venv("pip", "install", *OFFLINE, "--no-deps", "-e", ".", quiet=True)  # the kit itself may have moved
-            return say(
-                "the new versions could not be installed, see above; you work with the old ones until the next call"
-            )
+            in_venv("pip", "install", *OFFLINE, "--no-deps", "-e", ".", quiet=True)  # c2f's own folder may be new
+            return say("the new versions could not be installed, see above; until the next call the old ones are used")
     # Otherwise Lab asks each newcomer whether it may fetch news, and looks for updates.
     settings = VENV / "etc" / "jupyter" / "labconfig" / "page_config.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -116,44 +115,36 @@ def why_not():
     if sys.version_info[:2] > NEWEST:
         return f"c2f needs PyTorch, which exists up to Python {NEWEST[0]}.{NEWEST[1]}, and {this}: try {another}"
     if not torch_has_wheels():
-        return (
-            "c2f needs PyTorch, which exists for Linux (x86-64 and ARM, glibc 2.28 or newer), Windows (x86-64) and macOS "
-            f"(Apple silicon, 14 or newer), for a 64-bit CPython, and '{sys.executable}' is "
-            f"{platform.python_implementation()} on {platform.platform()} ({sysconfig.get_platform()})"
-        )
-    if not (importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv")):
-        remedy = "install its venv module (Debian, Ubuntu: apt install python3-venv)"
-        return f"c2f: '{sys.executable}' cannot make environments: {remedy}"
-    return None
+        kind = f"{platform.python_implementation()} for {sysconfig.get_platform()} on {platform.platform()}"
+        return f"c2f needs PyTorch, which exists {WHEELS}, and '{sys.executable}' is {kind}"
+    if importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"):
+        return None
+    remedy = "install its venv module (Debian, Ubuntu: apt install python3-venv)"
+    return f"c2f: '{sys.executable}' cannot make environments: {remedy}"
 
 
 def torch_has_wheels():
-    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")  # for these, other packages have none
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")  # torch has wheels for these, other packages none
     if sys.maxsize < 2**32 or platform.python_implementation() != "CPython" or free_threaded:
         return False
     if sys.platform == "linux":
         libc, version = platform.libc_ver()
-        return platform.machine() in ("x86_64", "aarch64") and libc == "glibc" and numbers(version) >= (2, 28)
+        recent = libc == "glibc" and tuple(map(int, version.split("."))) >= (2, 28)
+        return platform.machine() in ("x86_64", "aarch64") and recent
     if sys.platform == "darwin":
-        return platform.machine() == "arm64" and numbers(platform.mac_ver()[0]) >= (14,)
+        return platform.machine() == "arm64" and int(platform.mac_ver()[0].split(".")[0]) >= 14
     return sysconfig.get_platform() == "win-amd64"
-
-
-def numbers(version):
-    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def check_disk():
     """Stop where a disk is too small for what it must hold: .venv, pip's temporary files, pip's cache."""
     needed = {}
-    for folder, size in (
-        (ROOT, INSTALLED_GB),
-        (Path(tempfile.gettempdir()), DOWNLOADED_GB),
-        (Path.home(), DOWNLOADED_GB),
-    ):
-        if folder.is_dir():
-            first, others = needed.get(folder.stat().st_dev, (folder, 0))
-            needed[folder.stat().st_dev] = first, others + size
+    downloads = (tempfile.gettempdir(), os.path.expanduser("~"))
+    for folder, size in ((ROOT, INSTALLED_GB), *((folder, DOWNLOADED_GB) for folder in downloads)):
+        if os.path.isdir(folder):
+            disk = os.stat(folder).st_dev
+            folder, others = needed.get(disk, (folder, 0))
+            needed[disk] = folder, others + size
     for folder, size in needed.values():
         free = shutil.disk_usage(str(folder)).free / 1e9
         if free < size:
@@ -179,15 +170,6 @@ def is_complete(folder):
         return False
     in_place = {name for name in sizes if not name.startswith("..")}  # what is at ../../../bin changes with a move
     return f"{folder.name}/INSTALLER" in sizes and all(found[name] == sizes[name] for name in in_place)
-
-
-def follow_a_move():
-    """Put the new path where the scripts and `activate` name the old one."""
-    old, new = READY.read_bytes().strip(), os.fsencode(str(ROOT))
-    for script in PY.parent.iterdir() if old and old != new else ():
-        content = b"\0" if script.is_symlink() else script.read_bytes()
-        if old in content and b"\0" not in content:
-            script.write_bytes(content.replace(old, new))
 
 
 def in_venv(module, *arguments, quiet=False):

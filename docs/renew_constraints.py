@@ -20,17 +20,15 @@ PINNED_BY_TORCH = re.compile(r"(cuda|nvidia)-|triton$")
 
 def main() -> None:
     plan = ["--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
-    as_oldest = ["--python-version", OLDEST, "--only-binary", ":all:"]
+    as_oldest = ["--python-version", OLDEST, "--only-binary", ":all:", "--target", "unused"]  # older pips want a target
     command = [sys.executable, "-m", "pip", "install", *plan, *as_oldest, ".[lab,test]"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit("constraints.txt is as it was; pip says above why")
-    packages = [package["metadata"] for package in json.loads(done.stdout)["install"]]
-    pins = [
-        f"{p['name']}=={p['version']}" for p in packages if p["name"] != "c2f" and not PINNED_BY_TORCH.match(p["name"])
-    ]
+    found = {p["metadata"]["name"]: p["metadata"]["version"] for p in json.loads(done.stdout)["install"]}
+    names = sorted((n for n in found if n != "c2f" and not PINNED_BY_TORCH.match(n)), key=str.lower)
     heading = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("#")]
-    CONSTRAINTS.write_text("\n".join([*heading, *sorted(pins, key=str.lower)]) + "\n")
+    CONSTRAINTS.write_text("\n".join([*heading, *(f"{name}=={found[name]}" for name in names)]) + "\n")
 
 
 if __name__ == "__main__":
