@@ -18,7 +18,7 @@ lab: ## open the course in JupyterLab (ARGS=--no-browser prints the address inst
 test: ## run ruff, pytest, and every notebook (ARGS=tests/models picks)
 	@$(PYTHON) kit.py test --numprocesses $(JOBS) $(ARGS)
 
-install: ## make or renew the environment .venv, which the other targets do as well
+install: ## make or renew the environment .venv, as the other targets do too
 	@$(PYTHON) kit.py install
 
 test-install: install ## build one more environment from environment.yml's pip section and try it (minutes, 6 GB)
@@ -36,7 +36,7 @@ assignments: install ## make what students and graders need from the assignments
 picture: install ## draw the README's picture again
 	$(PY) docs/draw_convmod.py
 
-upgrade: install ## renew constraints.txt: the newest versions that pyproject.toml's ranges and Python 3.11.0 admit
+upgrade: install ## renew constraints.txt: the newest versions that pyproject.toml and Python 3.11.0 admit
 	$(PY) docs/renew_constraints.py
 	@$(PYTHON) kit.py install
 	@git --no-pager diff --stat constraints.txt

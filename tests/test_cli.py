@@ -383,7 +383,7 @@ sys.exit(main(["doctor"]))
     done = python("-c", program)
     lines = done.stdout.splitlines()
     assert done.returncode == 1 and not done.stderr
-    assert len(lines) == 10 and lines[-1].startswith("Not ready: mend packages, torch")
+    assert len(lines) == 11 and lines[-1].startswith("Not ready: mend packages, torch")
     assert sum("torch" in line and line.startswith("!!") for line in lines) >= 3
 
 

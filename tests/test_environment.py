@@ -125,10 +125,9 @@ def test_kit_and_conda_install_the_same() -> None:
 
 def test_the_kit_takes_the_pythons_that_the_package_and_torch_take() -> None:
     assert PROJECT["requires-python"] == ">={}.{}".format(*kit.OLDEST)
-    for package in ("torch", "torchvision"):
-        classifiers = importlib.metadata.metadata(package).get_all("Classifier")
-        minors = [int(m[1]) for line in classifiers if (m := re.search(r":: Python :: 3\.(\d+)$", line))]
-        assert (3, max(minors)) == kit.NEWEST, package
+    classifiers = importlib.metadata.metadata("torch").get_all("Classifier")
+    minors = [int(found[1]) for line in classifiers if (found := re.search(r":: Python :: 3\.(\d+)$", line))]
+    assert (3, max(minors)) == kit.NEWEST
     assert "Python {}.{} to {}.{}".format(*kit.OLDEST, *kit.NEWEST) in (ROOT / "README.md").read_text()
 
 
@@ -202,7 +201,10 @@ PRETENDER = """#!/bin/sh
 site=.venv/lib/python3.11/site-packages
 echo "$@" >> asked
 case "$*" in
-    *.py*) exec REAL -c 'import runpy, sys; sys.executable, *sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")' "$0" "$@" ;;
+    *.py*) exec REAL -c '
+import runpy, sys
+sys.executable, *sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")' "$0" "$@" ;;
     "-m venv --without-pip .venv") ;;
     "-m venv .venv") mkdir -p .venv/bin $site/torch && cp "$0" .venv/bin/python ;;
     "-m pip install --dry-run"*) cat report.json ;;
@@ -405,7 +407,8 @@ def install(site: Path, name: str) -> Path:
 
 def forget_the_installer(folder: Path) -> None:
     """The wheel's own list, which is there before pip's, and which pip replaces at the end."""
-    (folder / "RECORD").write_text("".join(ln for ln in (folder / "RECORD").open() if "INSTALLER" not in ln))
+    lines = (folder / "RECORD").read_text().splitlines()
+    (folder / "RECORD").write_text("\n".join(line for line in lines if "INSTALLER" not in line))
 
 
 CUTS = {
@@ -494,7 +497,7 @@ def test_an_old_python_can_read_that_it_is_too_old() -> None:
     ],
 )
 def test_a_python_that_will_not_do_gets_one_sentence(checkout: Path, before: str, sentence: str) -> None:
-    (checkout / "python3").write_text((checkout / "python3").read_text().replace("runpy.run", f"{before}; runpy.run"))
+    (checkout / "python3").write_text((checkout / "python3").read_text().replace("runpy.run", f"{before}\nrunpy.run"))
     done = make("-s", "lab", "PYTHON=./python3", cwd=checkout)
     said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("make: ")]
     assert done.returncode != 0
@@ -565,10 +568,9 @@ def test_a_wheel_brings_the_weights_and_finds_them_from_any_folder(tmp_path: Pat
     (tmp_path / "empty").mkdir()
     code = "import c2f; c2f.create_model('conv2former_mini_cifar', weights='cifar10'); print(c2f.__file__)"
     environment = {name: value for name, value in os.environ.items() if name != "C2F_DATA"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path / "empty", env=environment | {"PYTHONPATH": str(tmp_path / "unpacked")},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    environment["PYTHONPATH"] = str(tmp_path / "unpacked")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == str(tmp_path / "unpacked" / "c2f" / "__init__.py"), done.stderr
 
 
