@@ -7,13 +7,14 @@ check raises becomes its finding.
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 
-INSTALL = "run `make` in the kit's folder, or `pip install -e '.[lab]'`"
+INSTALL = "run `make install` in the kit's folder (`python3 kit.py install` without make), or `pip install -e '.[lab]'`"
 GIB = 2**30
 DISK_GIB = 2  # CIFAR-10 packed and unpacked, and some runs
 
@@ -128,6 +129,29 @@ def lab() -> Finding:
     return Finding("lab", found, text, "run `pip install --force-reinstall jupyterlab_widgets`")
 
 
+def folders() -> Finding:
+    """Where JupyterLab writes before it shows anything: settings, the kernels' connections, its own cookie."""
+    from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
+
+    wanted = {"CONFIG": jupyter_config_dir(), "DATA": jupyter_data_dir(), "RUNTIME": jupyter_runtime_dir()}
+    refused = {name: folder for name, folder in wanted.items() if not _can_write(Path(folder))}
+    if not refused:
+        return Finding("folders", True, f"Jupyter writes to {', '.join(dict.fromkeys(wanted.values()))}")
+    text = f"JupyterLab cannot write to {', '.join(dict.fromkeys(refused.values()))}"
+    variables = " and ".join(f"JUPYTER_{name}_DIR" for name in refused)
+    return Finding("folders", False, text, f"name a folder that you may write to in HOME, or in {variables}")
+
+
+def _can_write(folder: Path) -> bool:
+    """Try it in the folder, or where it would be made: permissions alone do not tell of a read-only disk."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+        return True
+    except OSError:
+        return False
+
+
 def data() -> Finding:
     from c2f.training.data import available, load_dataset
 
@@ -145,7 +169,7 @@ def disk() -> Finding:
 
     folder = next(folder for folder in (data_folder(), *data_folder().parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free / GIB
-    writable = os.access(folder, os.W_OK)
+    writable = _can_write(folder)
     text = f"{free:.0f} GiB free in {folder}" + ("" if writable else ", which you may not write to")
     remedy = f"name a folder of yours with {DISK_GIB} GiB in the environment variable C2F_DATA"
     return Finding("disk", writable and free >= DISK_GIB, text, remedy)
@@ -176,6 +200,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "device": device,
     "cores": cores,
     "lab": lab,
+    "folders": folders,
     "data": data,
     "disk": disk,
     "convmod": convmod,

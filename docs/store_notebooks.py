@@ -3,12 +3,15 @@
     python docs/store_notebooks.py notebooks/02*.ipynb
 
 What is stored must be shown by a site that runs nothing: so the pictures that stand in for widgets stay, and the
-widgets, which such a site cannot draw, go. A notebook that raises or warns is not stored. Says how long each took,
-and which cells took longer than five seconds.
+widgets, which such a site cannot draw, go; and of a figure that is there as HTML and as PNG the PNG stays, with its
+alternative text (`jupyter nbconvert --to html --template classic` uses it). For `jupyter nbconvert --to slides` each
+cell gets its place on a slide. A notebook that raises or warns is not stored. Says how long each took, and which cells
+took longer than five seconds.
 """
 
 import argparse
 import os
+import re
 import sys
 import time
 from datetime import datetime
@@ -25,13 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path, help="by default all")
     parser.add_argument("--full", action="store_true", help="run with FULL = True and store nothing")
+    parser.add_argument("--slides", action="store_true", help="run nothing: only say where each cell is on the slides")
     chosen = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # No network here either: what needs one would fail for a learner on a train.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "offline"), os.environ.get("PYTHONPATH", "")])
-    failed = [
-        path for path in chosen.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")) if not run(path, chosen.full)
-    ]
+    paths = chosen.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if chosen.slides:
+        for path in paths:
+            notebook = nbformat.read(path, as_version=4)
+            place_on_slides(notebook)
+            nbformat.write(notebook, path)
+        return
+    failed = [path for path in paths if not run(path, chosen.full)]
     sys.exit(1 if failed else 0)
 
 
@@ -61,9 +70,9 @@ def run(path: Path, full: bool = False) -> bool:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tell_if_slow(cell)
-            cell.outputs = [kept for kept in map(without_widget, cell.outputs) if kept]
-            cell.metadata = {}
+            cell.outputs = [kept for kept in map(as_stored, cell.outputs) if kept]
         cell.pop("attachments", None) if not cell.get("attachments") else None
+    place_on_slides(notebook)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -73,14 +82,34 @@ def run(path: Path, full: bool = False) -> bool:
     return True
 
 
-def without_widget(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+def as_stored(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """The output without what only a running kernel can show; None where nothing else was in it."""
     data = output.get("data")
     if data is None:
         return output
     is_widget = any("widget" in kind for kind in data)
     output.data = {kind: content for kind, content in data.items() if "widget" not in kind}
+    if "image/png" in data:  # a site may remove an <img> that contains its own picture
+        output.data.pop("text/html", None)
     return output if not is_widget or output.data.keys() - {"text/plain"} else None
+
+
+def place_on_slides(notebook: nbformat.NotebookNode) -> None:
+    """Give each cell its place in `jupyter nbconvert --to slides`, and no other metadata."""
+    for cell in notebook.cells:
+        place = place_of(cell)
+        cell.metadata = {"slideshow": {"slide_type": place}} if place else {}
+
+
+def place_of(cell: nbformat.NotebookNode) -> str:
+    """A heading of level 1 or 2 begins a slide; one of level 3, or a figure, a slide below it. Other code is shown at
+    the next key press, and text at once with what it follows."""
+    heading = re.match(r"(#{1,3}) ", cell.source) if cell.cell_type == "markdown" else None
+    if heading and heading[1] != "###":
+        return "slide"
+    if heading or any("image/png" in output.get("data", {}) for output in cell.get("outputs", [])):
+        return "subslide"
+    return "fragment" if cell.cell_type == "code" else ""
 
 
 def tell_if_slow(cell: nbformat.NotebookNode) -> None:

@@ -297,7 +297,7 @@ def test_only_the_first_of_several_processes_talks(monkeypatch, capsys):
 def test_doctor_finds_this_machine_ready(capsys):
     assert cli.main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert all(line[:2] in ("ok", "!!") for line in lines[:-1]) and lines[-1].startswith("Ready")
 
 
@@ -323,6 +323,18 @@ def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch):
     assert "division by zero" in str(findings["convmod"])
     sentence = doctor.verdict(list(findings.values()))
     assert sentence.startswith("Not ready: mend packages, lab, disk, convmod first")
+
+
+def test_doctor_finds_a_folder_that_lab_cannot_write_to(monkeypatch, tmp_path):
+    (tmp_path / "home").write_text("a file where the folder would be is as good as a disk that is read-only")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    for name in ("DATA", "RUNTIME"):
+        monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / "home" / name.lower()))
+    finding = doctor.folders()
+    assert not finding.ok and finding.essential
+    assert str(tmp_path / "home" / "runtime") in str(finding)
+    assert "in HOME, or in JUPYTER_DATA_DIR and JUPYTER_RUNTIME_DIR" in str(finding)
+    assert doctor.verdict([finding]).startswith("Not ready: mend folders first")
 
 
 def test_doctor_knows_a_gpu_that_torch_cannot_use(monkeypatch):
@@ -371,7 +383,7 @@ sys.exit(main(["doctor"]))
     done = python("-c", program)
     lines = done.stdout.splitlines()
     assert done.returncode == 1 and not done.stderr
-    assert len(lines) == 10 and lines[-1].startswith("Not ready: mend packages, torch")
+    assert len(lines) == 11 and lines[-1].startswith("Not ready: mend packages, torch")
     assert sum("torch" in line and line.startswith("!!") for line in lines) >= 3
 
 

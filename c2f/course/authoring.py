@@ -103,7 +103,7 @@ def solutions(name: str, folder: Path = FOLDER) -> list[str]:
 
 INCLUDED = (
     "c2f", "data/weights", "data/results", "notebooks", "LICENSE", "Makefile", "README.md", "constraints.txt",
-    "environment.yml", "pyproject.toml",
+    "environment.yml", "kit.py", "pyproject.toml",
 )  # fmt: skip
 
 

@@ -81,10 +81,10 @@ class Grade:
             raise ValueError(
                 f"{self.out} is inside {self.submissions}; keep grades beside the submissions, not among them."
             )
+        if why := sandbox.why_not() if self.sandbox else sandbox.why_nothing_runs():
+            raise ValueError(why)
         if not self.sandbox:
             print("c2f: without a sandbox each submission runs as you and may do all that you may.", file=sys.stderr)
-        elif why := sandbox.why_not():
-            raise ValueError(why)
         with tqdm(total=len(found.entries), unit="submission", file=sys.stderr) as bar:
             results = grading.grade_folder(
                 found, assignment.name, self.out, jobs=self.jobs, sandboxed=self.sandbox, progress=_on(bar)

@@ -25,6 +25,7 @@ from typing import Any
 import c2f
 from c2f.course.remote import Remote
 from c2f.files import data_folder
+from c2f.models.weights import weights_folders
 
 GIB = 1 << 30
 
@@ -72,12 +73,12 @@ class Submission:
         limits: of time, memory, disk.
         sandboxed: without, it runs as you, with all that you may do: only for code that you would run anyway.
 
-    Raises SandboxError where there is no bubblewrap.
+    Raises SandboxError where there is no bubblewrap, and where this system can run no submission at all.
     """
 
     def __init__(self, notebook: Path, limits: Limits | None = None, sandboxed: bool = True) -> None:
         self.notebook, self.limits, self.sandboxed = Path(notebook), limits or Limits(), sandboxed
-        if sandboxed and (why := why_not()):
+        if why := why_not() if sandboxed else why_nothing_runs():
             raise SandboxError(why)
 
     def __enter__(self) -> Remote:
@@ -116,8 +117,10 @@ class Submission:
 
 def why_not() -> str | None:
     """Why there can be no sandbox here, and what would help; None where there can be one."""
+    if why := why_nothing_runs():
+        return why
     if platform.system() != "Linux":
-        return "the sandbox needs Linux (a virtual machine or WSL will do); or grade with --no-sandbox what you trust."
+        return "the sandbox needs Linux (a virtual machine will do); or grade with --no-sandbox what you trust."
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed: apt install bubblewrap; or grade with --no-sandbox what you trust."
     if platform.machine() not in ARCHITECTURES:
@@ -129,11 +132,19 @@ def why_not() -> str | None:
     return None
 
 
+def why_nothing_runs() -> str | None:
+    """Why not even a submission that is trusted can be run here; None where it can."""
+    # Limits, alarms and the pipes to a submission's process: Windows has none of them.
+    if platform.system() == "Windows":
+        return "grading needs Linux: install WSL (`wsl --install`), and run the same command there."
+    return None
+
+
 def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
     package = Path(c2f.__file__).parent
     seen = {Path("/usr"), Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1], package}
     data = data_folder()
-    seen |= {folder for folder in (data / "weights", data / "cache") if folder.is_dir()}
+    seen |= {folder for folder in (*weights_folders(), data / "cache") if folder.is_dir()}
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--clearenv"]
     for name in ("bin", "sbin", "lib", "lib64"):

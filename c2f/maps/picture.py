@@ -1,8 +1,9 @@
 """A figure together with the sentence that says what it shows.
 
 Whoever cannot see a figure should get its numbers all the same. A notebook shows the figure with the sentence as its
-alternative text, and the sentence again below it, since not every viewer hands alternative texts on (JupyterLab 4 drops
-them). It is an ordinary PNG, so that sites which show notebooks without running them show it too.
+alternative text, and the sentence again below it. The figure is there twice: as HTML, because JupyterLab and nbconvert
+keep the alternative text only of an <img>; and as PNG, for what cannot show HTML, such as a PDF, and for sites that
+show notebooks without running them (docs/store_notebooks.py stores the PNG alone).
 """
 
 import base64
@@ -44,14 +45,14 @@ class Picture:
 
     def html(self) -> str:
         """An <img> with the figure inside and its alternative text: for a page, or a widget that shows HTML."""
-        source = base64.b64encode(self.png()).decode()
-        return f'<img src="data:image/png;base64,{source}" width="{self._width()}" alt="{html.escape(self.alt)}">'
+        return self._image(base64.b64encode(self.png()).decode())
 
     def show(self, updating: "Display | None" = None) -> "Display":
         """Show figure and sentence in a notebook, or replace what `updating` (an earlier `show`) stands for."""
         from IPython.display import display
 
-        figure = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": self.alt}
+        png = base64.b64encode(self.png()).decode()
+        figure = {"text/html": self._image(png), "image/png": png, "text/plain": self.alt}
         metadata = {"image/png": {"width": self._width(), "alt": self.alt}}
         sentence = {"text/html": f"<small>In words: {html.escape(self.alt)}</small>", "text/plain": self.alt}
         if updating is None:
@@ -65,6 +66,9 @@ class Picture:
 
     def _ipython_display_(self) -> None:
         self.show()
+
+    def _image(self, png: str) -> str:
+        return f'<img src="data:image/png;base64,{png}" width="{self._width()}" alt="{html.escape(self.alt)}">'
 
     def _width(self) -> int:
         return round(self.figure.get_figwidth() * DOTS_PER_INCH)

@@ -17,12 +17,26 @@ from c2f.files import data_folder, write_atomically
 
 
 def weights_folder() -> Path:
+    """Where weights are written, and looked for first."""
     return data_folder() / "weights"
+
+
+def weights_folders() -> list[Path]:
+    """Where weights are looked for, in this order: among the user's data, then those that come with the kit."""
+    package = Path(__file__).resolve().parents[1]
+    # Installed from a wheel, the kit's own are in the package; in a clone, beside it.
+    return [weights_folder(), package / "data" / "weights", package.parent / "data" / "weights"]
+
+
+def find_weights(name: str, weights: str) -> Path | None:
+    paths = (folder / f"{name}-{weights}.safetensors" for folder in weights_folders())
+    return next((path for path in paths if path.is_file()), None)
 
 
 def list_weights(name: str) -> list[str]:
     """What `create_model(name, weights=…)` can load here."""
-    return sorted(path.stem.removeprefix(f"{name}-") for path in weights_folder().glob(f"{name}-*.safetensors"))
+    files = (path for folder in weights_folders() for path in folder.glob(f"{name}-*.safetensors"))
+    return sorted({path.stem.removeprefix(f"{name}-") for path in files})
 
 
 def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
@@ -31,10 +45,13 @@ def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
     Warns where the classifier stays new. Raises ValueError where there are no weights of that name, or where they are
     of a model that was made otherwise.
     """
-    path = weights_folder() / f"{name}-{weights}.safetensors"
-    if not path.is_file():
+    path = find_weights(name, weights)
+    if path is None:
         there = " or ".join(map(repr, list_weights(name))) or "none"
-        raise ValueError(f"there are no weights {weights!r} for {name} in {weights_folder()}; there: {there}.")
+        raise ValueError(
+            f"there are no weights {weights!r} for {name} in {weights_folder()} (the environment variable C2F_DATA "
+            f"names another data folder) or among the kit's own; there: {there}."
+        )
     with safetensors.safe_open(path, "pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - it is no dictionary
     ours = model.state_dict()
@@ -62,7 +79,7 @@ def _shape(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...] | str:
 
 def provenance(name: str, weights: str) -> dict[str, Any]:
     """Where weights are from: model, data, recipe, accuracy, hardware, time, command."""
-    with safetensors.safe_open(weights_folder() / f"{name}-{weights}.safetensors", "pt") as file:
+    with safetensors.safe_open(find_weights(name, weights), "pt") as file:
         return json.loads(file.metadata()["provenance"])
 
 

@@ -88,13 +88,16 @@ def stop(process: subprocess.Popen) -> None:
 def checkout(tmp_path: Path) -> Path:
     """A copy of the working tree, so that no run in the browser can be saved over the stored outputs."""
     copy = tmp_path / "c2f"
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "kit.py", "pyproject.toml", "constraints.txt"):
         copy.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "notebooks", copy / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     # The environment is the one that runs this test, and it is ready: what `make lab` does in its second call.
-    (copy / ".venv").mkdir()
-    (copy / ".venv" / "ready").write_text(f"{copy}\n")
+    python = copy / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (copy / ".venv" / "ready").write_text(str(copy))
     return copy
 
 
@@ -107,7 +110,7 @@ def lab(checkout: Path) -> Iterator[Lab]:
     log = checkout.parent / "lab.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            ["sh", "-c", UNTIL_INPUT_ENDS, "sh", "lab", f"PY={sys.executable}", f"ARGS={options}"],
+            ["sh", "-c", UNTIL_INPUT_ENDS, "sh", "lab", f"PYTHON={sys.executable}", f"ARGS={options}"],
             stdin=subprocess.PIPE,
             cwd=checkout,
             env=environment | {"HOME": str(home)},

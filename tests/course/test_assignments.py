@@ -157,7 +157,8 @@ def test_the_students_zip_holds_the_kit_and_no_answer(tmp_path: Path) -> None:
             name: archive.read(name).decode("utf-8", "replace") for name in names if not name.endswith(".safetensors")
         }
     assert all(name.startswith("c2f-course/") for name in names) and len(names) == len(members)
-    for needed in ("c2f/models/conv2former.py", "notebooks/00_start_here.ipynb", "pyproject.toml", "Makefile"):
+    top_level = ("pyproject.toml", "Makefile", "kit.py")
+    for needed in ("c2f/models/conv2former.py", "notebooks/00_start_here.ipynb", *top_level):
         assert f"c2f-course/{needed}" in names
     for name in NAMES:
         assert f"c2f-course/notebooks/assignments/{name}.ipynb" in names

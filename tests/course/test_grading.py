@@ -461,6 +461,16 @@ def test_without_a_sandbox_it_is_refused_unless_the_instructor_says_so(tmp_path:
     assert "may do all that you may" in told.err and "anna.ipynb: failed" in told.out
 
 
+def test_on_windows_grading_says_at_once_that_it_needs_linux(tmp_path: Path, capsys, monkeypatch) -> None:
+    save(tmp_path / "in" / "anna.ipynb", ["x = 1"])
+    monkeypatch.setattr(sandbox.platform, "system", lambda: "Windows")
+    arguments = ["course", "grade", str(tmp_path / "in"), "--assignment", "1", "--out", str(tmp_path / "out")]
+    for also in ([], ["--no-sandbox"]):
+        assert main([*arguments, *also]) == 2
+        assert "grading needs Linux: install WSL" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_release_and_build_say_what_they_wrote(tmp_path: Path, capsys) -> None:
     assert main(["course", "build"]) == 0
     assert main(["course", "release", "1", "--out", str(tmp_path / "kit.zip")]) == 0

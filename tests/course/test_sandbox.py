@@ -103,6 +103,14 @@ def test_without_a_sandbox_it_is_said_and_refused(monkeypatch, system, tool, mac
         Submission(Path("answer.ipynb"))
 
 
+@pytest.mark.parametrize("sandboxed", [True, False])
+def test_windows_is_sent_to_wsl_with_and_without_a_sandbox(monkeypatch, sandboxed: bool) -> None:
+    monkeypatch.setattr(sandbox.platform, "system", lambda: "Windows")
+    with pytest.raises(SandboxError, match="grading needs Linux: install WSL") as told:
+        Submission(Path("answer.ipynb"), sandboxed=sandboxed)
+    assert "no-sandbox" not in str(told.value)
+
+
 def test_without_the_sandbox_when_asked_for(tmp_path: Path) -> None:
     path = notebook(tmp_path, "import torch\ndef double(x): return 2 * x")
     with Submission(path, sandboxed=False) as student:

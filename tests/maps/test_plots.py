@@ -58,6 +58,7 @@ def test_a_notebook_gets_a_png_its_alternative_text_and_the_sentence_below(shown
     figure, sentence = shown
     assert base64.b64decode(figure["data"]["image/png"]).startswith(PNG)
     assert figure["metadata"]["image/png"]["alt"] == figure["data"]["text/plain"] == picture.alt
+    assert figure["data"]["text/html"] == picture.html()
     assert sentence["data"]["text/html"] == f"<small>In words: {picture.alt}</small>"
 
 

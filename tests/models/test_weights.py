@@ -28,12 +28,13 @@ def test_weights_come_back_in_float32_to_half_precision(shelf):
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, shelf.state_dict()[name], rtol=1e-3, atol=1e-6)
     assert loaded.overrides == {"num_classes": 10, **SMALL}
-    assert list_weights("conv2former_mini_cifar") == ["toys"]
+    assert list_weights("conv2former_mini_cifar") == ["cifar10", "toys"]  # the kit's own are there as well
     assert provenance("conv2former_mini_cifar", "toys")["test_accuracy"] == 0.5
 
 
 def test_weights_that_are_not_there(shelf):
-    with pytest.raises(ValueError, match=r"no weights 'birds' for conv2former_mini_cifar in .*; there: 'toys'\."):
+    there = "there: 'cifar10' or 'toys'"
+    with pytest.raises(ValueError, match=rf"no weights 'birds' for conv2former_mini_cifar in .*C2F_DATA.*; {there}\."):
         c2f.create_model("conv2former_mini_cifar", weights="birds")
     with pytest.raises(ValueError, match=r"no weights 'toys' for swin_t .* there: none\."):
         c2f.create_model("swin_t", weights="toys")
