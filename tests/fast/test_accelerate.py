@@ -91,6 +91,7 @@ def last_candidate_chosen(monkeypatch, tmp_path):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(autotune, "_measure", order)
+    monkeypatch.setattr(autotune, "_product_seconds", lambda device: 1.0)
     autotune.clear_choices()
     yield
     autotune.clear_choices()

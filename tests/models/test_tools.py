@@ -47,6 +47,11 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 }
 CONV2FORMERS = [name for name in SMALL if name.startswith("conv2former")]
 every_model = pytest.mark.parametrize("name", SMALL)
+# Where a model takes seconds: the Swins are one class, and the first has all of it.
+OTHER_SWINS = ["swin_mini_cifar", "swin_micro_cifar"]
+every_model_slowly = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in OTHER_SWINS else name for name in SMALL]
+)
 
 
 def filled(model: nn.Module) -> nn.Module:
@@ -86,7 +91,7 @@ def counting():
     torch._dynamo.reset()
 
 
-@every_model
+@every_model_slowly
 def test_compiled_once_for_every_batch_size_and_image_size(name: str, counting):
     shapes = [(2, 32, 32), (3, 64, 64), (4, 96, 96), (2, 64, 64), (5, 32, 32), (7, 64, 64)]
     if name.startswith(("swin", "vit")):  # made for one size
@@ -215,8 +220,8 @@ def exported(model: nn.Module, dynamic: bool = True) -> torch.export.ExportedPro
 
 PROGRAMS: dict[str, Callable[[], torch.export.ExportedProgram]] = {
     **{name: functools.partial(lambda name: exported(small(name)), name) for name in SMALL},
-    "static": lambda: exported(small("conv2former_mini_cifar"), dynamic=False),
-    "accelerated": lambda: exported(accelerate(copy.deepcopy(small("conv2former_mini_cifar")))),
+    "static": lambda: exported(small("conv2former_n_cifar"), dynamic=False),
+    "accelerated": lambda: exported(accelerate(copy.deepcopy(small("conv2former_n_cifar")))),
 }
 WITHOUT_C2F = """
 import sys, torch
@@ -233,10 +238,15 @@ torch.save({name: [programs[name](x) for x in inputs[name]] for name in inputs},
 """
 
 
-def test_an_exported_model_is_plain_aten_and_runs_where_there_is_no_c2f(tmp_path):
-    inputs = {name: [images(2), images(5)][: 1 if name == "static" else 2] for name in PROGRAMS}
-    for name, export in PROGRAMS.items():
-        program = export()
+@pytest.mark.parametrize(
+    "names",
+    [[name for name in PROGRAMS if name not in OTHER_SWINS], pytest.param(OTHER_SWINS, marks=pytest.mark.slow)],
+    ids=["models", "other Swins"],
+)
+def test_an_exported_model_is_plain_aten_and_runs_where_there_is_no_c2f(names: list[str], tmp_path):
+    inputs = {name: [images(2), images(5)][: 1 if name == "static" else 2] for name in names}
+    for name in names:
+        program = PROGRAMS[name]()
         for node in program.graph.nodes:
             if isinstance(node.target, torch._ops.OpOverload):
                 assert node.target.namespace == "aten", f"{name}: {node.target}"
@@ -246,12 +256,12 @@ def test_an_exported_model_is_plain_aten_and_runs_where_there_is_no_c2f(tmp_path
     assert done.returncode == 0, done.stderr
     outputs = torch.load(tmp_path / "outputs.pt")
     for name, xs in inputs.items():
-        model = small(name if name in SMALL else "conv2former_mini_cifar")
+        model = small(name if name in SMALL else "conv2former_n_cifar")
         for x, y in zip(xs, outputs[name], strict=True):
             torch.testing.assert_close(y, model(x).detach(), msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("name", ["conv2former_mini_cifar", "conv2former_n"])
+@pytest.mark.parametrize("name", ["conv2former_n", pytest.param("conv2former_mini_cifar", marks=pytest.mark.slow)])
 def test_onnxruntime_computes_the_same(name: str, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'c2f[onnx]'")
