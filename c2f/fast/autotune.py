@@ -183,15 +183,17 @@ def _kept_or_timed(
 ) -> Timing:
     first = next(iter(candidates))
     if len(candidates) == 1 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-        return Timing(first, {}, busy=True, time=0.0)  # nothing to compare, or no moment to wait for the device
+        return Timing(first, {}, busy=False, time=0.0)  # nothing to compare, or no moment to wait for the device
     kept = _read()
     before = kept["cases"].get(case)
-    if before and before.choice in candidates and before.time >= _cleared and not before.stale:
+    if before and before.time < _cleared:
+        before = None
+    if before and before.choice in candidates and not before.stale:
         return before
     product = _product_seconds(device)
     seconds = _measure(candidates, device)
     if not seconds:  # none of them can run, for instance in mixed types: PyTorch's own call is to say so
-        return Timing(first, {}, busy=True, time=0.0)
+        return Timing(first, {}, busy=False, time=0.0)
     if before:  # other work can only add to a time, so the least of both counts
         seconds = {name: min(value, before.seconds.get(name, value)) for name, value in seconds.items()}
     best = min(seconds, key=seconds.__getitem__)
