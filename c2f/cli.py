@@ -10,6 +10,7 @@ import ast
 import contextlib
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -24,6 +25,7 @@ from c2f.training.recipes import RECIPES, Recipe
 
 # torch takes seconds to import, and help needs none of it: what needs it is imported in the `run` that uses it.
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from c2f.bench.measure import Conditions
@@ -312,7 +314,7 @@ class Bench:
     Prints a table, writes the figures as JSON, and for the depthwise convolution draws the roofline as PNG.
     """
 
-    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "data"]]
+    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "paper", "data"]]
     """What to measure."""
     device: str | None = None
     """cuda, mps or cpu; by default the best one there is."""
@@ -321,7 +323,7 @@ class Bench:
     precision: Literal["float32", "bf16", "auto"] = "auto"
     """float32 alone, or bf16 as well; auto adds bf16 where this machine is faster in it."""
     compile: bool | None = None
-    """Measure torch.compile as well; by default on a GPU."""
+    """Measure torch.compile as well; by default where there is a GPU or a C++ compiler, which it needs."""
     batch_size: int = 64
     """Images of one step."""
     rounds: int = 5
@@ -342,7 +344,7 @@ class Bench:
             device,
             batch_size=self.batch_size,
             precision=choose_precision(self.precision, device),
-            compile=device.type == "cuda" if self.compile is None else self.compile,
+            compile=_can_compile(device) if self.compile is None else self.compile,
             rounds=self.rounds,
         )
         for one in self._alone(conditions):
@@ -367,6 +369,11 @@ class Bench:
         if self.what != "depthwise" or conditions.precision == "float32":
             return [conditions]
         return [replace(conditions, precision="float32"), conditions]
+
+
+def _can_compile(device: "torch.device") -> bool:
+    """Whether torch.compile is likely to work: on a CPU it writes C++."""
+    return device.type == "cuda" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
 
 
 @dataclass

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from c2f.bench.measure import Conditions, forward_pass, in_turn, say_threads, say_versions, training_step
+from c2f.bench.measure import Conditions, forward_pass, interleaved, say_threads, say_versions, training_step
 from c2f.models import create_model
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
 from c2f.training.checkpoint import Run, load_run
@@ -162,7 +162,7 @@ def measure_speed(
     infer = [forward_pass(model, size, conditions) for model in models]
     rates = (
         [tuple(conditions.batch_size / second for second in seconds) for seconds in taken.values()]
-        for taken in (in_turn(dict(enumerate(steps)), conditions.rounds) for steps in (train, infer))
+        for taken in (interleaved(dict(enumerate(steps)), conditions.rounds) for steps in (train, infer))
     )
     return [Speed(*pair) for pair in zip(*rates, strict=True)]
 

@@ -1,16 +1,30 @@
 """The README promises nothing that is not there."""
 
 import re
+import runpy
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_every_link_into_the_repository_leads_somewhere() -> None:
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if not target.startswith(("https:", "#"))]
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_every_link_into_the_repository_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    inside = [target.partition("#")[0] for target in targets if not target.startswith(("https:", "#"))]
+    assert [target for target in inside if not (page.parent / target).exists()] == []
+
+
+def test_the_speed_page_is_what_the_measurements_say() -> None:
+    """And README's figures are those of that page."""
+    script = runpy.run_path(str(ROOT / "docs" / "speed_tables.py"))
+    occasions = [script["load"](folder) for folder in sorted((ROOT / "data" / "results" / "bench").glob("[0-9]"))]
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert len(occasions) >= 3
+    assert script["headlines"](occasions) in page
+    assert all(script["table"](bench) in page for bench in occasions[0].values())
 
 
 def test_the_course_map_and_the_notebooks_agree() -> None:

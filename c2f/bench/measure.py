@@ -1,13 +1,13 @@
-"""Measuring: contenders in turn, the machine's own limits, peak memory.
+"""Measuring: contenders interleaved, the machine's own limits, peak memory.
 
-In turn, because a machine that grows warm or busy half-way would otherwise favour whoever came first. Medians with
+Interleaved, because a machine that grows warm or busy half-way would otherwise favour whoever came first. Medians with
 their spread, because one figure says nothing of the noise.
 """
 
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from c2f.device import describe_hardware, describe_versions
+from c2f.fast.accelerate import accelerate
 from c2f.fast.memory import keep_memory
 from c2f.training.loop import make_optimizers, set_drop_path
 from c2f.training.recipes import Recipe
@@ -31,6 +32,7 @@ class Conditions:
     precision: str = "float32"
     channels_last: bool = False
     compile: bool = False
+    accelerate: bool = True
     rounds: int = 5
 
     @property
@@ -42,9 +44,9 @@ class Conditions:
 
     @property
     def setting(self) -> str:
-        """Precision, layout and compiler, for the row of a table."""
+        """Precision, layout, compiler, and whether the layers are as `c2f.accelerate` leaves them."""
         layout = "channels_last" if self.channels_last else "NCHW"
-        return f"{self.precision}, {layout}{', compiled' if self.compile else ''}"
+        return f"{self.precision}, {layout}{', compiled' * self.compile}{', accelerated' * self.accelerate}"
 
 
 def say_machine(device: torch.device) -> str:
@@ -60,15 +62,12 @@ def say_threads(hardware: dict[str, str | int]) -> str:
     return f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
 
 
-def in_turn(
-    contenders: Mapping[str, Callable[[], object]],
-    rounds: int,
-    min_seconds: float = 0.1,
-    plain: Collection[str] = (),
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, min_seconds: float = 0.1
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each contender, a figure a round; every round begins with a call that is not counted.
+    """Seconds of one call of each contender, one figure per round; each is called once before it is timed.
 
-    All run within `keep_memory`, as in this kit's loop, but those named in `plain`: these as in a script of one's own.
+    All run within `keep_memory`, as in this kit's loop: the baselines have it as well.
     """
     from torch.utils.benchmark import Timer  # it waits for the device, and keeps Python's garbage collector out
 
@@ -77,13 +76,11 @@ def in_turn(
         for name, step in contenders.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in tqdm(range(rounds), desc="measuring", unit="round", leave=False):
-        for name in filter(plain.__contains__, timers):
-            seconds[name].append(timers[name].blocked_autorange(min_run_time=min_seconds).median)
-        with keep_memory():
-            for name in (name for name in timers if name not in plain):
+    with keep_memory():
+        for _ in tqdm(range(rounds), desc="measuring", unit="round", leave=False):
+            for name, timer in timers.items():
                 contenders[name]()  # the memory that is kept must have been asked for first
-                seconds[name].append(timers[name].blocked_autorange(min_run_time=min_seconds).median)
+                seconds[name].append(timer.blocked_autorange(min_run_time=min_seconds).median)
     return seconds
 
 
@@ -94,7 +91,7 @@ def training_step(
     model: nn.Module, recipe: Recipe, size: tuple[int, int], conditions: Conditions
 ) -> Callable[[], None]:
     """A training step on images that are on the device already: forward, loss, backward, the recipe's optimizer."""
-    model = model.to(conditions.device, memory_format=conditions.layout)
+    model = _prepared(model, conditions)
     set_drop_path(model, recipe.drop_path)
     optimizers = make_optimizers(model, recipe)
     x = images(size, conditions)
@@ -118,7 +115,7 @@ def training_step(
 
 def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions) -> Callable[[], None]:
     """A batch of images through the model, in evaluation mode."""
-    model = model.to(conditions.device, memory_format=conditions.layout)
+    model = _prepared(model, conditions)
     x = images(size, conditions)
     forward = torch.compile(model) if conditions.compile else model
 
@@ -130,6 +127,11 @@ def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions
             forward(x)
 
     return step
+
+
+def _prepared(model: nn.Module, conditions: Conditions) -> nn.Module:
+    model = model.to(conditions.device, memory_format=conditions.layout)
+    return accelerate(model) if conditions.accelerate else model
 
 
 def images(size: tuple[int, int], conditions: Conditions) -> Tensor:

@@ -1,12 +1,13 @@
-"""The four benchmarks: the depthwise convolution, a training step, inference, augmentation.
+"""The benchmarks: the depthwise convolution, a training step, inference, augmentation.
 
-Each measures its contenders in turn in one process, beside the machine's own limits, and gives a table for people and
-records for machines.
+Each measures its contenders interleaved in one process, beside the machine's own limits, and gives a table for people
+and records for machines.
 """
 
+import importlib.util
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,7 @@ from c2f.bench.measure import (
     Conditions,
     bandwidth,
     forward_pass,
-    in_turn,
+    interleaved,
     limits,
     peak,
     peak_memory,
@@ -27,9 +28,8 @@ from c2f.bench.measure import (
     say_versions,
     training_step,
 )
-from c2f.bench.plain import PlainConv2Former
 from c2f.device import describe_hardware, describe_versions
-from c2f.fast.autotune import choices, forget
+from c2f.fast.autotune import clear_choices, recorded_choices
 from c2f.fast.depthwise import depthwise_conv2d
 from c2f.models import create_model
 from c2f.models.cost import multiply_adds
@@ -53,14 +53,18 @@ class Result:
     notes: list[str]
     limits: dict[str, float] = field(default_factory=dict)
     """Operations a second by type, and bytes a second as "copy"."""
+    headlines: list[dict[str, Any]] = field(default_factory=list)
+    """The best of ours against the best of the others."""
 
     def as_json(self, conditions: Conditions) -> dict[str, Any]:
         return {
             "title": self.title,
+            "table": {"header": list(self.header), "rows": [list(row) for row in self.rows]},
             "conditions": {**asdict(conditions), "device": conditions.device.type},
             "hardware": describe_hardware(conditions.device),
             "versions": describe_versions(),
             "limits": self.limits,
+            "headlines": self.headlines,
             "records": self.records,
             "notes": self.notes,
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,7 +111,7 @@ def _say_limits(seconds: dict[str, list[float]]) -> str:
 
 def _say_conditions(conditions: Conditions, what: str) -> str:
     return (
-        f"{say_machine(conditions.device)}; {say_versions()}. {what}; the contenders in turn, median "
+        f"{say_machine(conditions.device)}; {say_versions()}. {what}; the contenders interleaved, median "
         f"(lowest–highest) of {conditions.rounds} rounds."
     )
 
@@ -117,7 +121,7 @@ def _say_conditions(conditions: Conditions, what: str) -> str:
 
 def depthwise(conditions: Conditions) -> Result:
     """Forward and backward of the 11×11 depthwise convolution at the seed model's four stages, against `F.conv2d`."""
-    forget()  # what was timed on another day, on a busier machine perhaps, is timed anew
+    clear_choices()  # what was timed on another day, on a busier machine perhaps, is timed anew
     n, dtype = conditions.batch_size, _dtype(conditions.precision)
     contenders: dict[str, Callable[[], object]] = dict(limits(conditions.device, dict.fromkeys((torch.float32, dtype))))
     for c, side in MAPS:
@@ -125,7 +129,8 @@ def depthwise(conditions: Conditions) -> Result:
             for name, function in (("conv2d", _conv2d), ("c2f", depthwise_conv2d)):
                 key = _key(name, c, side, layout)
                 contenders[key] = _forward_and_backward(function, (n, c, side, side), dtype, layout, conditions)
-    seconds = in_turn(contenders, conditions.rounds)
+    with recorded_choices() as chosen:
+        seconds = interleaved(contenders, conditions.rounds)
     rows, records = [], []
     gains: list[float] = []
     for c, side in MAPS:
@@ -162,7 +167,7 @@ def depthwise(conditions: Conditions) -> Result:
             f"The last column sets c2f's better layout against `conv2d` in channels_last; geometric mean "
             f"{times(math.prod(gains) ** (1 / len(gains)))}.",
             _say_limits(seconds),
-            "Chosen: " + "; ".join(sorted(f"{case}: {name}" for case, name in _chosen(n, dtype))) + ".",
+            "Chosen: " + "; ".join(sorted(f"{_short(case)}: {choice}" for case, choice in chosen.items())) + ".",
         ],
         found,
     )
@@ -172,14 +177,10 @@ def _key(name: str, c: int, side: int, layout: torch.memory_format) -> str:
     return f"{name} {c} {side} {layout}"
 
 
-def _chosen(n: int, dtype: torch.dtype) -> list[tuple[str, str]]:
-    kind = f"kernel {KERNEL}x{KERNEL}, {dtype}, ".replace("torch.", "")
-    shapes = [f"{n}x{c}x{side}x{side}, " for c, side in MAPS]
-    return [
-        (case.replace(kind, "").rpartition(", ")[0], name)
-        for case, name in choices().items()
-        if kind in case and any(shape in case for shape in shapes)
-    ]
+def _short(case: str) -> str:
+    """The case without what is the same in the whole table."""
+    what, size, _, _, layout, *_ = case.split(", ")
+    return f"{what}, {size}, {layout}"
 
 
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -216,33 +217,35 @@ def _work(n: int, c: int, side: int, dtype: torch.dtype) -> dict[str, float]:
 
 # ---- Models
 
-PLAIN = ("plain port", "plain port, bf16")  # run as in a script of one's own, without this kit's `keep_memory`
-SAY_PLAIN = (
-    "The rows named just `plain port` or `plain port, bf16` are as one would run it; all others run within "
-    "`c2f.fast.memory.keep_memory`, as `c2f train` and `c2f evaluate` do."
+BEST_PLAIN = "best plain"
+SAY_CONTENDERS = (
+    "`plain` is `conv2former_n_cifar` as it is, of PyTorch's own layers, the fastest that one would write without this "
+    "kit: NCHW and channels_last, eager and compiled by torch.compile. `accelerated` is the same model after "
+    "`c2f.accelerate`. All run within `c2f.fast.memory.keep_memory`, as `c2f train` and `c2f evaluate` do."
 )
 
 
 def contenders_at_32(conditions: Conditions) -> dict[str, tuple[Callable[[], nn.Module], Conditions]]:
-    """What `train` and `infer` measure, with its setting: the plain port, this kit's model, torchvision's Swin-T."""
-    nchw, last = replace(conditions, channels_last=False), replace(conditions, channels_last=True)
-    kept = {"plain port, memory kept": (PlainConv2Former, nchw)}
-    found = {
-        "plain port": (PlainConv2Former, nchw),
-        **(kept if conditions.device.type == "cpu" else {}),  # elsewhere PyTorch keeps the memory itself
-        "plain port, channels_last": (PlainConv2Former, last),
-        "conv2former_n_cifar, NCHW": (_seed_model, nchw),
-        "conv2former_n_cifar": (_seed_model, last),
+    """What `train` and `infer` measure, with its setting: the model plain and accelerated, torchvision's Swin-T."""
+    nchw = replace(conditions, channels_last=False, compile=False, accelerate=False, precision="float32")
+    last = replace(nchw, channels_last=True)
+    fast = replace(last, accelerate=True)
+    eager = {
+        "plain, NCHW": (_seed_model, nchw),
+        "plain, channels_last": (_seed_model, last),
+        "accelerated, channels_last": (_seed_model, fast),
         "swin_t": (_swin, nchw),
     }
-    if conditions.precision == "float32":
-        return found
-    halves = {f"{name}, bf16": made for name, made in found.items() if not name.endswith(("NCHW", "kept"))}
-    single = {name: (make, replace(c, precision="float32")) for name, (make, c) in found.items()}
+    found = dict(eager)
     if conditions.compile:
-        compiled = {f"{name}, compiled": (make, replace(c, compile=True)) for name, (make, c) in halves.items()}
-        halves = {name: (make, replace(c, compile=False)) for name, (make, c) in halves.items()} | compiled
-    return {name: (make, replace(c, compile=False)) for name, (make, c) in single.items()} | halves
+        found |= {f"{name}, compiled": (make, replace(c, compile=True)) for name, (make, c) in eager.items()}
+    if conditions.precision != "float32":
+        half = {
+            f"{name}, {conditions.precision}": (make, replace(c, precision=conditions.precision))
+            for name, (make, c) in found.items()
+        }
+        found |= half
+    return found
 
 
 def _seed_model() -> nn.Module:
@@ -253,14 +256,50 @@ def _swin() -> nn.Module:
     return create_model("swin_t")
 
 
+def _best(prefix: str, names: Iterable[str], precision: str, seconds: dict[str, list[float]]) -> str:
+    """The fastest contender of a kind in a precision."""
+    return min(
+        (name for name in names if name.startswith(prefix) and ("bf16" in name) == (precision == "bf16")),
+        key=lambda name: middle(seconds[name]),
+    )
+
+
+def _headlines(
+    contenders: dict[str, tuple[Callable[[], nn.Module], Conditions]], seconds: dict[str, list[float]]
+) -> list[dict[str, Any]]:
+    """In each precision: the best accelerated against the best plain one and the best Swin-T, eager or compiled."""
+    found = []
+    for precision in dict.fromkeys(c.precision for _, c in contenders.values()):
+        ours, plain, swin = (_best(kind, contenders, precision, seconds) for kind in ("accel", "plain", "swin"))
+        found.append(
+            {
+                "precision": precision,
+                "accelerated": ours,
+                "plain": plain,
+                "swin": swin,
+                "of plain": middle(seconds[plain]) / middle(seconds[ours]),
+                "of swin": middle(seconds[swin]) / middle(seconds[ours]),
+            }
+        )
+    return found
+
+
+def _say_headlines(headlines: list[dict[str, Any]], what: str) -> str:
+    return f"{what}: " + "; ".join(
+        f"in {h['precision']} `{h['accelerated']}` has {times(h['of plain'])} the speed of the best plain one "
+        f"(`{h['plain']}`) and {times(h['of swin'])} that of `{h['swin']}`"
+        for h in headlines
+    )
+
+
 def train(conditions: Conditions) -> Result:
-    """A training step of the seed model against its plain port and Swin-T, with memory and the share of the peak."""
+    """A training step of the seed model, plain and accelerated, and of Swin-T: speed, memory, the share of the peak."""
+    clear_choices()
     contenders = contenders_at_32(conditions)
     steps = {name: training_step(make(), seed(), SIZE, c) for name, (make, c) in contenders.items()}
-    seconds = in_turn(
+    seconds = interleaved(
         {**limits(conditions.device, dict.fromkeys((torch.float32, _dtype(conditions.precision)))), **steps},
         conditions.rounds,
-        plain=PLAIN,
     )
     found = _limits_of(seconds)
     memory = {name: _memory_of_training(make, c) for name, (make, c) in contenders.items()}
@@ -268,10 +307,11 @@ def train(conditions: Conditions) -> Result:
     rows, records = [], []
     for name, (make, c) in contenders.items():
         floor = 6 * cost[make] * c.batch_size / found[str(_dtype(c.precision)).removeprefix("torch.")]
+        best = _best("plain", contenders, c.precision, seconds)
         rows.append(
             (
-                name, rate(seconds[name], c.batch_size), _against("plain port", name, seconds),
-                _against("swin_t", name, seconds), f"{100 * floor / middle(seconds[name]):.0f} %",
+                name, rate(seconds[name], c.batch_size), times(middle(seconds[best]) / middle(seconds[name])),
+                f"{100 * floor / middle(seconds[name]):.0f} %",
                 "not measured" if memory[name] is None else f"{memory[name] / 2**20:,.0f}",
             )
         )  # fmt: skip
@@ -281,24 +321,30 @@ def train(conditions: Conditions) -> Result:
                 "share_of_peak": floor / middle(seconds[name]), "peak_memory": memory[name],
             }
         )  # fmt: skip
+    headlines = _headlines(contenders, seconds)
     return Result(
         f"Training step at 32×32, batch {conditions.batch_size}",
-        ("model", "images/s", "of plain port", "of swin_t", "of the product's peak", "peak memory, MiB"),
+        ("model", "images/s", f"of the {BEST_PLAIN}", "of the product's peak", "peak memory, MiB"),
         rows,
         records,
         [
+            _say_headlines(headlines, "Training"),
             _say_conditions(conditions, "Forward, loss, backward and Adam, images on the device, recipe `seed`"),
-            SAY_PLAIN,
-            "Of the peak: the time that 6 operations a nominal multiply-add and image would take at the speed of a "
-            "large matrix product of that type, as a share of the time taken.",
+            SAY_CONTENDERS,
+            "Of the best plain: of the fastest plain contender in the same precision. Of the peak: the time that 6 "
+            "operations a nominal multiply-add and image would take at the speed of a large matrix product of that "
+            "type, as a share of the time taken.",
             "Memory: what three steps add to a fresh process at most, model and optimizer included.",
             _say_limits(seconds),
         ],
         found,
+        [{"what": "training", **headline} for headline in headlines],
     )
 
 
 def _memory_of_training(make: Callable[[], nn.Module], conditions: Conditions) -> int | None:
+    if conditions.device.type == "cpu" and conditions.compile:
+        return None  # the compiler's own memory would be counted
     if conditions.device.type == "cpu":
         return peak_memory(_make_training_step, make, conditions)
     if conditions.device.type != "cuda":
@@ -317,22 +363,22 @@ def _make_training_step(make: Callable[[], nn.Module], conditions: Conditions) -
 
 
 def infer(conditions: Conditions) -> Result:
-    """Forward passes of a batch and of one image, against the plain port and Swin-T."""
+    """Forward passes of a batch and of one image: the seed model, plain and accelerated, and Swin-T."""
+    clear_choices()
     contenders = contenders_at_32(conditions)
-    seconds = {}
+    seconds, headlines = {}, {}
     batches = (conditions.batch_size, 1)
     for batch in batches:
         steps = {
             name: forward_pass(make(), SIZE, replace(c, batch_size=batch)) for name, (make, c) in contenders.items()
         }
-        seconds[batch] = in_turn(steps, conditions.rounds, plain=PLAIN)
-    rows = [
-        (
-            name, rate(seconds[batches[0]][name], batches[0]), _against("plain port", name, seconds[batches[0]]),
-            milliseconds(seconds[1][name]), _against("plain port", name, seconds[1]),
-        )
-        for name in contenders
-    ]  # fmt: skip
+        seconds[batch] = interleaved(steps, conditions.rounds)
+        headlines[batch] = _headlines(contenders, seconds[batch])
+    many, one = (seconds[batch] for batch in batches)
+    rows = []
+    for name, (_, c) in contenders.items():
+        of_best = [middle(s[_best("plain", contenders, c.precision, s)]) / middle(s[name]) for s in (many, one)]
+        rows.append((name, rate(many[name], batches[0]), times(of_best[0]), milliseconds(one[name]), times(of_best[1])))
     records = [
         {"what": name, "setting": c.setting, "batch": batch, "seconds": seconds[batch][name]}
         for batch in batches
@@ -340,15 +386,75 @@ def infer(conditions: Conditions) -> Result:
     ]
     return Result(
         "Inference at 32×32",
-        ("model", f"batch {batches[0]}, images/s", "of plain port", "one image, ms", "of plain port"),
+        (
+            "model", f"batch {batches[0]}, images/s", f"of the {BEST_PLAIN}", "one image, ms", f"of the {BEST_PLAIN}",
+        ),
         rows,
         records,
-        [_say_conditions(conditions, "Forward pass in inference mode, images on the device"), SAY_PLAIN],
+        [
+            *(_say_headlines(headlines[batch], f"Inference, batch {batch}") for batch in batches),
+            _say_conditions(conditions, "Forward pass in inference mode, images on the device"),
+            SAY_CONTENDERS,
+        ],
+        headlines=[
+            {"what": f"inference, batch {batch}", **headline} for batch in batches for headline in headlines[batch]
+        ],
+    )  # fmt: skip
+
+
+def paper(conditions: Conditions) -> Result:
+    """The paper's Conv2Former-N at 224×224: a training step, a forward pass, beside birder's where it is installed."""
+    clear_choices()
+    base = replace(conditions, batch_size=PAPER_BATCH, precision="float32", compile=False, accelerate=False)
+    contenders = {
+        "plain, NCHW": (_paper_model, base),
+        "plain, channels_last": (_paper_model, replace(base, channels_last=True)),
+        "accelerated, channels_last": (_paper_model, replace(base, channels_last=True, accelerate=True)),
+    }
+    if importlib.util.find_spec("birder"):
+        contenders["birder, NCHW"] = (_birder_model, base)
+        contenders["birder, channels_last"] = (_birder_model, replace(base, channels_last=True))
+    training = interleaved(
+        {name: training_step(make(), seed(), PAPER_SIZE, c) for name, (make, c) in contenders.items()}, base.rounds
+    )
+    inference = interleaved(
+        {name: forward_pass(make(), PAPER_SIZE, c) for name, (make, c) in contenders.items()}, base.rounds
+    )
+    best = {id(s): s[_best("plain", contenders, "float32", s)] for s in (training, inference)}
+    rows = []
+    for name in contenders:
+        row = [name]
+        for seconds in (training, inference):
+            gain = middle(best[id(seconds)]) / middle(seconds[name])
+            row += [rate(seconds[name], PAPER_BATCH), times(gain)]
+        rows.append(row)
+    records = [
+        {"what": name, "setting": c.setting, "batch": PAPER_BATCH, "pass": what, "seconds": seconds[name]}
+        for what, seconds in (("training", training), ("inference", inference))
+        for name, (_, c) in contenders.items()
+    ]
+    return Result(
+        f"conv2former_n, 1,000 classes, at 224×224, batch {PAPER_BATCH}, float32",
+        ("model", "training, images/s", f"of the {BEST_PLAIN}", "inference, images/s", f"of the {BEST_PLAIN}"),
+        rows,
+        records,
+        [_say_conditions(base, "Training is forward, loss, backward and Adam; images on the device")],
     )
 
 
-def _against(base: str, name: str, seconds: dict[str, list[float]]) -> str:
-    return times(middle(seconds[base]) / middle(seconds[name]))
+PAPER_SIZE = (224, 224)
+PAPER_BATCH = 8
+
+
+def _paper_model() -> nn.Module:
+    return create_model("conv2former_n", num_classes=1000)
+
+
+def _birder_model() -> nn.Module:
+    """birder's port of the authors' code (https://gitlab.com/birder/birder), which is no dependency of this kit."""
+    from birder.model_registry import registry
+
+    return registry.net_factory("conv2former_n", 3, 1000)
 
 
 # ---- Augmentation
@@ -366,7 +472,7 @@ def data(conditions: Conditions) -> Result:
     )
     workers = torch.get_num_threads() if conditions.device.type == "cpu" else describe_hardware()["cores"]
     with PerImage(pixels.cpu(), workers) as per_image:
-        seconds = in_turn(
+        seconds = interleaved(
             {
                 "c2f, in batches on the device": lambda: augment(pixels, labels),
                 f"torchvision on PIL images, {workers} processes": per_image,
@@ -455,5 +561,6 @@ SUITES: dict[str, Callable[[Conditions], Result]] = {
     "depthwise": depthwise,
     "train": train,
     "infer": infer,
+    "paper": paper,
     "data": data,
 }

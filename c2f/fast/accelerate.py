@@ -16,6 +16,11 @@ from c2f.fast.depthwise import depthwise_conv2d
 from c2f.fast.pointwise import gelu, pointwise_conv2d
 
 
+def _is_batch(x: Tensor) -> bool:
+    """Whether x is (N, C, H, W); torch.fx traces with proxies, which have no size."""
+    return isinstance(x, Tensor) and x.ndim == 4
+
+
 class FastDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution that keeps the size, by `depthwise_conv2d`."""
 
@@ -29,7 +34,7 @@ class FastDepthwiseConv2d(nn.Conv2d):
         return conv.groups == conv.in_channels == conv.out_channels and same and odd and plain
 
     def forward(self, x: Tensor) -> Tensor:
-        return depthwise_conv2d(x, self.weight, self.bias) if x.ndim == 4 else super().forward(x)
+        return depthwise_conv2d(x, self.weight, self.bias) if _is_batch(x) else super().forward(x)
 
 
 class FastPointwiseConv2d(nn.Conv2d):
@@ -42,7 +47,7 @@ class FastPointwiseConv2d(nn.Conv2d):
         return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and conv.padding in ((0, 0), "valid")
 
     def forward(self, x: Tensor) -> Tensor:
-        return pointwise_conv2d(x, self.weight, self.bias) if x.ndim == 4 else super().forward(x)
+        return pointwise_conv2d(x, self.weight, self.bias) if _is_batch(x) else super().forward(x)
 
 
 class FastGELU(nn.GELU):
@@ -86,7 +91,8 @@ def accelerated(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
         yield model
     finally:
         for module in swapped:
-            module.__class__ = module.original
+            if type(module) in FAST:  # else it was parametrized meanwhile
+                module.__class__ = module.original
 
 
 def _swap(model: nn.Module) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import torch
@@ -38,6 +38,7 @@ BUSY = 1.3  # a machine is busy where a matrix product takes so many times the l
 RETRY_AFTER = 3600.0  # seconds after which what was timed on a busy machine is timed again
 FAST_PATHS = 4096  # kinds of calls that are kept
 
+Answer = TypeVar("Answer")
 fast_path: dict[Hashable, Any] = {}  # what was found for a kind of call, so that the next one need not look it up
 
 
@@ -60,20 +61,22 @@ _cleared = 0.0  # when `clear_choices` was called: what the file has from before
 _recorders: list[dict[str, str]] = []
 
 
-def is_ordinary(x: Tensor) -> bool:
-    """Whether x holds numbers that can be timed, and nobody watches or transforms what is done with them.
+def is_ordinary(x: Tensor, weight: Tensor | None = None) -> bool:
+    """Whether x and weight hold numbers that can be timed, and nobody watches or transforms what is done with them.
 
-    False for fake and meta tensors and subclasses, and inside torch.compile, torch.export, torch.jit.trace, torch.func,
-    forward-mode differentiation and every mode that sees the operators, such as FlopCounterMode.
+    False for complex, fake and meta tensors, for subclasses, and inside torch.compile, torch.export, torch.jit.trace,
+    torch.func, forward-mode differentiation and every mode that sees the operators, such as FlopCounterMode.
     """
     return (
         type(x) in (Tensor, nn.Parameter)
         and not x.is_meta
+        and x.is_floating_point()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not is_in_torch_dispatch_mode()
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
+        and (weight is None or (type(weight) in (Tensor, nn.Parameter) and weight.device == x.device))
     )
 
 
@@ -90,11 +93,12 @@ def signature(*tensors: Tensor | None) -> tuple[Hashable, ...]:
     )
 
 
-def keep_fast_path(kind: Hashable, answer: Any) -> None:
-    """Keep what follows from the choices for a kind of call, until a choice changes."""
+def keep_fast_path(kind: Hashable, answer: Answer) -> Answer:
+    """Keep what follows from the choices for a kind of call, until a choice changes; returns it."""
     if len(fast_path) >= FAST_PATHS:
         fast_path.clear()
     fast_path[kind] = answer
+    return answer
 
 
 def case_name(what: str, x: Tensor, kernel: tuple[int, int], layout: torch.memory_format) -> str:
@@ -186,10 +190,12 @@ def _kept_or_timed(
         return before
     product = _product_seconds(device)
     seconds = _measure(candidates, device)
+    if not seconds:  # none of them can run, for instance in mixed types: PyTorch's own call is to say so
+        return Timing(first, {}, busy=True, time=0.0)
     if before:  # other work can only add to a time, so the least of both counts
         seconds = {name: min(value, before.seconds.get(name, value)) for name, value in seconds.items()}
-    best = min(seconds, key=seconds.__getitem__, default=first)
-    least = seconds.get(best, 0)
+    best = min(seconds, key=seconds.__getitem__)
+    least = seconds[best]
     choice = first if seconds.get(first, float("inf")) <= max(MARGIN * least, least + least_gain) else best
     products = (product, _product_seconds(device))
     where = f"{device.type} with {torch.get_num_threads()} threads"

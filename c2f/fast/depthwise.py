@@ -54,17 +54,18 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
 
     Raises ValueError for other shapes, even kernels, mixed types and unknown names.
     """
-    if is_ordinary(x):
+    if is_ordinary(x, weight):
         kind = ("depthwise", algorithm, *signature(x, weight, bias))
-        if kind not in fast_path:
+        native = fast_path.get(kind)
+        if native is None:
             arguments = _under_autocast(x, weight, bias)
             _check(*arguments, algorithm)
-            keep_fast_path(kind, _is_native(*arguments, algorithm))
-        if not fast_path[kind]:
+            native = keep_fast_path(kind, _is_native(*arguments, algorithm))
+        if not native:
             x, weight, bias = _under_autocast(x, weight, bias)
             # The operator's dispatch costs as much as a small map.
             return (_conv2d if torch.is_grad_enabled() else _forward)(x, weight, bias, algorithm)
-    elif torch.compiler.is_compiling() and not _is_exporting() and algorithm != "native":
+    elif torch.compiler.is_compiling() and not _is_exporting() and x.is_floating_point() and algorithm != "native":
         arguments = _under_autocast(x, weight, bias)
         _check(*arguments, algorithm)
         return _conv2d(*arguments, algorithm)
@@ -250,8 +251,8 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tupl
     """The algorithm for such a case; where it is new, those of the table that make sense are timed."""
     x = arguments[0]
     kind = (what, x.shape, x.stride(), x.dtype, x.device, kernel, torch.get_num_threads())
-    if kind in fast_path:
-        return fast_path[kind]
+    if found := fast_path.get(kind):
+        return found
     height, width = x.shape[2:]
     pointless = set()
     if height * width > TOEPLITZ_POSITIONS:
@@ -268,8 +269,7 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], arguments: tupl
     candidates = {name: candidate(compute) for name, compute in table.items() if name not in pointless}
     least_gain = OPERATOR if table is TRAINING and x.is_cpu else 0.0
     choice = choose(case_name(what, x, kernel, _layout(x)), candidates, x.device, least_gain)
-    keep_fast_path(kind, choice)
-    return choice
+    return keep_fast_path(kind, choice)
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:

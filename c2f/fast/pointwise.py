@@ -22,14 +22,15 @@ FEW_POSITIONS = 4096
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same matrix at every position: x (N, C_in, H, W), weight (C_out, C_in, 1, 1) -> (N, C_out, H, W)."""
-    if not (is_ordinary(x) and x.is_cpu and x.ndim == 4 and x.shape[1] == weight.shape[1]):
+    if not (is_ordinary(x, weight) and x.is_cpu and x.ndim == 4 and x.shape[1] == weight.shape[1]):
         return F.conv2d(x, weight, bias)
     if not 0 < x.numel() // x.shape[1] <= FEW_POSITIONS:
         return F.conv2d(x, weight, bias)
     kind = ("pointwise", *signature(x, weight, bias))
-    if kind not in fast_path:
-        keep_fast_path(kind, _fastest(f"1x1 convolution to {len(weight)} channels", CONVOLUTIONS, x, weight, bias))
-    return CONVOLUTIONS[fast_path[kind]](x, weight, bias)
+    if not (way := fast_path.get(kind)):
+        what = f"1x1 convolution to {len(weight)} channels"
+        way = keep_fast_path(kind, _fastest(what, CONVOLUTIONS, x, weight, bias))
+    return CONVOLUTIONS[way](x, weight, bias)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -60,13 +61,13 @@ def gelu(x: Tensor) -> Tensor:
     PyTorch's fast kernel on a CPU, oneDNN's, is taken for contiguous tensors alone; a map in channels_last is one once
     its axes are named in the order that they are stored in.
     """
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if not (last and x.is_cpu and is_ordinary(x)):
+    if not (is_ordinary(x) and x.is_cpu and x.ndim == 4):
+        return F.gelu(x)
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return F.gelu(x)
     kind = ("gelu", *signature(x))
-    if kind not in fast_path:
-        keep_fast_path(kind, _fastest("gelu", GELUS, x))
-    return GELUS[fast_path[kind]](x)
+    way = fast_path.get(kind) or keep_fast_path(kind, _fastest("gelu", GELUS, x))
+    return GELUS[way](x)
 
 
 GELUS: dict[str, Callable[[Tensor], Tensor]] = {

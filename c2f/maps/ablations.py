@@ -46,7 +46,7 @@ def plot_strips(images: Tensor, titles: Sequence[str], *, columns: int = 2, titl
     for ax in axes:
         ax.axis("off")
     for ax, image, text in zip(axes, images, titles, strict=False):
-        ax.imshow(image.permute(1, 2, 0).numpy())
+        ax.imshow(image.permute(1, 2, 0).cpu().numpy())
         ax.set_title(text, fontsize=10)
     figure.suptitle(title, fontsize=11)
     height, width = images.shape[2:]
@@ -70,7 +70,7 @@ def plot_windows(strip: Tensor, kernels: Sequence[int], centres: Mapping[str, in
     figure = _figure(9, len(centres) * (0.55 + 8.6 * (height + foot) / (width + 4)))
     axes = figure.subplots(len(centres), 1, squeeze=False)[:, 0]
     for ax, (name, centre) in zip(axes, centres.items(), strict=True):
-        ax.imshow(strip.permute(1, 2, 0).numpy(), extent=(0, width, 0, height))
+        ax.imshow(strip.permute(1, 2, 0).cpu().numpy(), extent=(0, width, 0, height))
         middle = (centre + 0.5) * stride
         for i, (k, (colour, line)) in enumerate(zip(kernels, KINDS * len(kernels), strict=False)):
             y, half = -1.4 - row * i, k * stride / 2
@@ -102,10 +102,10 @@ def plot_interaction(strip: Tensor, maps: Mapping[str, Tensor]) -> Picture:
     limit = max(values.abs().max().item() for values in maps.values()) or 1.0
     figure = _figure(9, 0.6 + 0.95 * (len(maps) + 1))
     axes = figure.subplots(len(maps) + 1, 1)
-    axes[0].imshow(strip.permute(1, 2, 0).numpy(), aspect="auto")
+    axes[0].imshow(strip.permute(1, 2, 0).cpu().numpy(), aspect="auto")
     axes[0].set_ylabel("strip", rotation=0, ha="right", va="center")
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+        drawn = ax.imshow(values.cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         largest = values.abs().max().item()
         if largest < limit / 50:
@@ -238,8 +238,10 @@ def plot_twins(one_experiment: Tensor, gains: Mapping[str, Tensor], spread: floa
     left.set_ylim(None, values[-1] + 0.9 * (values[-1] - values[0]) / 2)
     bins = np.linspace(0, max(g.max().item() for g in gains.values()), 40)
     for (name, found), (colour, line) in zip(gains.items(), KINDS, strict=False):
-        right.hist(found.numpy(), bins, histtype="stepfilled", facecolor=colour, alpha=0.18)
-        right.hist(found.numpy(), bins, histtype="step", edgecolor=colour, linestyle=line, linewidth=1.8, label=name)
+        right.hist(found.cpu().numpy(), bins, histtype="stepfilled", facecolor=colour, alpha=0.18)
+        right.hist(
+            found.cpu().numpy(), bins, histtype="step", edgecolor=colour, linestyle=line, linewidth=1.8, label=name
+        )
     right.set(title=f"{len(found):,} experiments", xlabel="gain of the best, points", ylabel="experiments")
     right.legend(frameon=False, fontsize=9)
     _tidy(left, right)

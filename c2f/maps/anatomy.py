@@ -64,7 +64,7 @@ def plot_lines(
     for i, (name, maps) in enumerate(rows.items()):
         limit = max(limits) if one_scale else limits[i]
         for ax, values in zip(axes[i, int(first) :], maps.detach().cpu(), strict=True):
-            drawn = ax.imshow(values.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
+            drawn = ax.imshow(values.cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
             _bare(ax)
         axes[i, int(first)].set_ylabel(name, fontsize=11, rotation=0, ha="right", va="center", labelpad=8)
         figure.colorbar(drawn, ax=axes[i, :].tolist(), shrink=0.85, fraction=0.04, aspect=14)
@@ -185,7 +185,7 @@ def plot_gelu(values: Tensor) -> Picture:
     top.axhline(0, color="black", linewidth=0.8)
     top.set(title="GELU, and what goes into it here", ylabel="what comes out")
     top.legend(frameon=False, fontsize=9)
-    bottom.hist(values.numpy(), bins=80, range=(low, high), color=SKY)
+    bottom.hist(values.cpu().numpy(), bins=80, range=(low, high), color=SKY)
     bottom.set(xlabel="what goes in", ylabel="how many", yticks=[])
     for ax in (top, bottom):
         ax.axvline(0, color="black", linewidth=0.8)
@@ -218,7 +218,7 @@ def plot_reach(changes: Mapping[str, Tensor], position: tuple[int, int]) -> Pict
         size = change.detach().cpu().abs().mean(0)
         reached = int((size > 0).sum())
         largest = size.max().item()
-        shown = np.ma.masked_equal(size.numpy(), 0)
+        shown = np.ma.masked_equal(size.cpu().numpy(), 0)
         drawn = ax.imshow(shown, cmap=AMOUNT, norm=LogNorm(largest / 1e4, largest))
         ax.plot(position[1], position[0], "s", markersize=5, markerfacecolor="none", markeredgecolor="#D55E00")
         ax.set(title=f"{title}\n{reached:,} position{'s' * (reached != 1)}", xlabel="column", ylabel="row")
@@ -422,7 +422,7 @@ def plot_drop_path(dropped: Tensor, rates: Sequence[float]) -> Picture:
     shown = dropped[:40].cpu()
     figure = _figure(9.5, 3.7)
     left, right = figure.subplots(1, 2)
-    left.imshow(shown.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    left.imshow(shown.cpu().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     left.set(title="Dropped (black): a row an image", xlabel="branch, from stem to head", ylabel="image")
     share = dropped.float().mean(0)
     branches = range(dropped.shape[1])
@@ -776,7 +776,7 @@ def _cell(ax: "Axes", x: float, y: float, colour: str) -> None:
 
 
 def _signed(ax: "Axes", values: Tensor, limit: float, extent: tuple[float, float, float, float] | None = None) -> None:
-    ax.imshow(values.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
+    ax.imshow(values.cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
 
 
 def _robust_limit(values: Tensor) -> float:

@@ -75,7 +75,7 @@ def lay_over(photograph: Tensor, weights: Tensor, limit: float | None = None) ->
 
     limit = limit or _limit(weights)
     share = (weights.detach().float() / limit).clamp(-1, 1)
-    colours = torch.from_numpy(colormaps[SIGNED](((share.sign() + 1) / 2 * 0.86 + 0.07).numpy())[..., :3]).float()
+    colours = torch.from_numpy(colormaps[SIGNED](((share.sign() + 1) / 2 * 0.86 + 0.07).cpu().numpy())[..., :3]).float()
     share, colours = share.abs()[None], colours.permute(2, 0, 1)
     share, colours = (t.repeat_interleave(h // height, 1).repeat_interleave(w // width, 2) for t in (share, colours))
     scale = 1 if photograph.is_floating_point() else 255
@@ -217,7 +217,7 @@ def plot_per_image(
     told = []
     for line, (name, stack) in zip(axes[1:], matrices.items(), strict=True):
         for ax, matrix in zip(line, stack, strict=True):
-            ax.imshow(matrix.detach().numpy(), cmap=SIGNED, vmin=-_limit(stack), vmax=_limit(stack))
+            ax.imshow(matrix.detach().cpu().numpy(), cmap=SIGNED, vmin=-_limit(stack), vmax=_limit(stack))
         line[0].set_ylabel(name)
         apart = max((stack[0] - other).abs().max().item() for other in stack)
         told.append(f"{name}: " + ("the same for all" if apart == 0 else f"they differ by up to {apart:.2f}"))
@@ -252,7 +252,7 @@ def plot_changes(photograph: Tensor, position: tuple[int, int], changes: Mapping
         seen = change.abs().detach().double()
         seen[seen < most * 1e-7] = 0
         count = int((seen > 0).sum())
-        shown = np.ma.masked_less_equal(seen.numpy(), 0)
+        shown = np.ma.masked_less_equal(seen.cpu().numpy(), 0)
         drawn = ax.imshow(shown, cmap="Oranges", norm=LogNorm(most * 1e-4, most, clip=True))
         _outline(ax, *position, 1, 1, WINDOW)
         ax.set(title=f"{name}:\n{count} of {height * width} outputs change", xlabel="column", ylabel="row")
@@ -430,7 +430,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 def _draw_matrix(ax: "Axes", matrix: Tensor):
     limit, side = _limit(matrix), _side(matrix)
-    drawn = ax.imshow(matrix.detach().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
+    drawn = ax.imshow(matrix.detach().cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
     ticks = range(0, side * side, side)
     ax.set_xticks(ticks)
     ax.set_yticks(ticks)
@@ -449,7 +449,7 @@ def _draw_over(
 ) -> None:
     height, width = weights.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    ax.imshow(lay_over(photograph, weights, limit).permute(1, 2, 0).numpy(), vmin=0, vmax=1, extent=extent)
+    ax.imshow(lay_over(photograph, weights, limit).permute(1, 2, 0).cpu().numpy(), vmin=0, vmax=1, extent=extent)
     _outline(ax, *position, 1, 1, colour)
     ax.set(xlabel="column", ylabel="row")
 
@@ -466,7 +466,7 @@ def _draw_panel(ax: "Axes", panel: Panel) -> None:
     else:
         limit = panel.limit or _limit(panel.values)
         low = -limit if panel.colours == SIGNED else 0
-        drawn = ax.imshow(panel.values.detach().numpy(), cmap=panel.colours, vmin=low, vmax=limit)
+        drawn = ax.imshow(panel.values.detach().cpu().numpy(), cmap=panel.colours, vmin=low, vmax=limit)
         bar = ax.figure.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.8, aspect=14, pad=0.04)
         bar.set_ticks([low, limit], labels=[_number(low), _number(limit)])
         bar.ax.tick_params(labelsize=8)

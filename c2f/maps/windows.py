@@ -78,7 +78,7 @@ def plot_windows(photograph: Tensor, blocks: Mapping[str, BlockAttention], posit
         for position, colour in zip(positions, MARKS, strict=False):
             colours[(piece == piece[position]) & (colours[..., 3] == 0)] = _rgba(colour, 0.5)
         _draw_photograph(ax, photograph, attention.grid)
-        ax.imshow(colours.numpy(), extent=_extent(attention.grid))
+        ax.imshow(colours.cpu().numpy(), extent=_extent(attention.grid))
         _draw_borders(ax, piece)
         for position, colour in zip(positions, MARKS, strict=False):
             _mark(ax, position, colour)
@@ -123,7 +123,7 @@ def plot_roll(photograph: Tensor, attention: BlockAttention) -> Picture:
         (after, rolled, strips.roll((-down, -right), dims=(0, 1)), regular),
     ):
         _draw_photograph(ax, image, grid)
-        ax.imshow(tint.numpy(), extent=_extent(grid))
+        ax.imshow(tint.cpu().numpy(), extent=_extent(grid))
         _draw_borders(ax, piece)
         ax.set(xlabel="token column", ylabel="token row")
     count = int(pieces(attention).max()) + 1
@@ -159,12 +159,12 @@ def plot_masks(photograph: Tensor, attention: BlockAttention, windows: Mapping[s
     axes = figure.subplots(2, len(windows), squeeze=False)
     told = []
     for (above, below), (name, window) in zip(axes.T, windows.items(), strict=True):
-        tokens = attention.tokens[window]
+        tokens = attention.tokens[window].cpu()
         _draw_photograph(above, _tokens_of(photograph, attention.grid, tokens.view(height, width)), (height, width), 12)
         _draw_borders(above, piece[tokens].view(height, width), width=3)
         above.set_title(name, fontsize=11)
         sees = piece[tokens][:, None] == piece[tokens]
-        below.imshow(sees.numpy(), cmap=ListedColormap(["#444444", HERE]), vmin=0, vmax=1)
+        below.imshow(sees.cpu().numpy(), cmap=ListedColormap(["#444444", HERE]), vmin=0, vmax=1)
         below.set(title=f"{int(sees.sum())} of {sees.numel()} pairs", xlabel="key")
         told.append(f"{name}, {len(piece[tokens].unique())} with {int(sees.sum())} of {sees.numel()} pairs allowed")
         _no_ticks(above)
@@ -232,7 +232,7 @@ def plot_one_window(
 
     Raises ValueError for numbers of another shape.
     """
-    tokens = attention.tokens[window]
+    tokens = attention.tokens[window].cpu()
     if any(values.shape != (len(tokens), len(tokens)) for values in (scores, bias, weights)):
         raise ValueError(f"scores, bias and weights must each be ({len(tokens)}, {len(tokens)}), [query, key].")
     side = attention.window
@@ -247,9 +247,9 @@ def plot_one_window(
     _draw_photograph(axes[0], crop, side, 12)
     axes[0].set_title(f"window {window}\n□ is token {query}", fontsize=10)
     limit, most = max(_limit(scores), _limit(bias)), weights.max().item()
-    drawn = [axes[i].imshow(values.detach().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
+    drawn = [axes[i].imshow(values.detach().cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
              for i, values in ((1, scores), (2, bias))]  # fmt: skip
-    drawn.append(axes[3].imshow(weights.detach().numpy(), cmap=SHARES, vmin=0, vmax=most))
+    drawn.append(axes[3].imshow(weights.detach().cpu().numpy(), cmap=SHARES, vmin=0, vmax=most))
     for bar, image, ticks in zip(bars, drawn, ([-limit, 0, limit], [-limit, 0, limit], [0, most]), strict=True):
         figure.colorbar(image, cax=bar, orientation="horizontal")
         bar.set_xticks(ticks, labels=["0" if tick == 0 else _number(tick) for tick in ticks], fontsize=8)
@@ -257,8 +257,8 @@ def plot_one_window(
     for ax, title in zip(axes[1:4], titles, strict=True):
         ax.set_title(title, fontsize=10)
     row = weights[query].detach().view(side)
-    axes[4].imshow(row.numpy(), cmap=SHARES, vmin=0, vmax=weights.max().item())
-    for (y, x), value in np.ndenumerate(row.numpy()):
+    axes[4].imshow(row.cpu().numpy(), cmap=SHARES, vmin=0, vmax=weights.max().item())
+    for (y, x), value in np.ndenumerate(row.cpu().numpy()):
         ink = "white" if value > 0.6 * weights.max() else "black"
         axes[4].text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=ink)
     axes[4].set_title(f"its row {query},\nin per cent", fontsize=10)
@@ -297,7 +297,7 @@ def plot_offsets(tables: Mapping[str, Tensor]) -> Picture:
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         reach, limit = len(table) // 2, _limit_beside(table, (len(table) // 2, len(table) // 2))
         extent = (-reach - 0.5, reach + 0.5, reach + 0.5, -reach - 0.5)
-        drawn = ax.imshow(table.detach().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent)
+        drawn = ax.imshow(table.detach().cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent)
         ax.add_patch(_box(-reach, -reach, len(table), len(table), SOFT, 0.8))
         ax.add_patch(_box(0, 0, 1, 1, "black", 1.5))
         ax.set(xlim=(-widest, widest), ylim=(widest, -widest), xlabel="δ column")

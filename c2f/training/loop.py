@@ -246,7 +246,7 @@ def train(
             evaluated = average.module if average else model
             result = evaluate(
                 evaluated, data.test, device=device, label_smoothing=recipe.label_smoothing,
-                precision=precision, channels_last=recipe.channels_last,
+                precision=precision, channels_last=recipe.channels_last, accelerate=accelerate,
             )  # fmt: skip
             record = EpochRecord(
                 epoch + 1,

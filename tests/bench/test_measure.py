@@ -1,30 +1,16 @@
-"""Measuring: contenders in turn, memory, the plain port that everything is set against."""
+"""Measuring: contenders interleaved, the machine's limits, memory."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from c2f import create_model
 from c2f.bench import measure
-from c2f.bench.plain import PlainConv2Former
-
-
-def test_the_plain_port_is_the_seed_model():
-    torch.manual_seed(0)
-    settings = {"dims": (8, 16, 32, 64), "depths": (1, 1, 2, 1)}
-    ours, plain = create_model("conv2former_n_cifar", **settings), PlainConv2Former(**settings)
-    plain.load_state_dict(ours.state_dict())
-    x = torch.randn(2, 3, 32, 32)
-    ours.eval(), plain.eval()
-    torch.testing.assert_close(plain(x), ours(x), rtol=1e-5, atol=1e-6)
-    full = PlainConv2Former()
-    assert sum(p.numel() for p in full.parameters()) == 8_847_498
 
 
 def test_contenders_take_turns():
     calls = []
-    seconds = measure.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, min_seconds=1e-4)
+    seconds = measure.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, min_seconds=1e-4)
     changes = [name for i, name in enumerate(calls) if i == 0 or calls[i - 1] != name]
     assert changes == ["a", "b", "a", "b"]
     assert {name: len(s) for name, s in seconds.items()} == {"a": 2, "b": 2}
@@ -34,7 +20,7 @@ def test_the_limits_are_of_this_machine(monkeypatch):
     monkeypatch.setattr(measure, "PRODUCT", 64)
     monkeypatch.setattr(measure, "COPIED", 2**20)
     contenders = measure.limits(torch.device("cpu"), [torch.float32])
-    seconds = measure.in_turn(contenders, 1, min_seconds=1e-3)
+    seconds = measure.interleaved(contenders, 1, min_seconds=1e-3)
     ways = ["matrix product as a @ a, float32", "matrix product as a 1×1 convolution, float32"]
     assert list(seconds) == [*ways, "copy"]
     assert all(1e6 < measure.peak(seconds[way]) < 1e14 for way in ways)
@@ -55,7 +41,7 @@ def test_peak_memory_is_what_the_steps_add():
 @pytest.mark.parametrize("what", ["train", "infer"])
 def test_a_step_runs_as_the_conditions_say(what):
     conditions = measure.Conditions(torch.device("cpu"), batch_size=3, precision="bf16", channels_last=True)
-    assert conditions.setting == "bf16, channels_last"
+    assert conditions.setting == "bf16, channels_last, accelerated"
     seen = []
 
     class Model(torch.nn.Linear):
@@ -73,3 +59,12 @@ def create_recipe():
     from c2f.training.recipes import laptop
 
     return laptop()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_model_is_accelerated_where_the_conditions_say_so(wanted):
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 3, 5, padding=2, groups=3), torch.nn.Flatten(), torch.nn.Linear(48, 10)
+    )
+    measure.forward_pass(model, (4, 4), measure.Conditions(torch.device("cpu"), batch_size=2, accelerate=wanted))()
+    assert (type(model[0]) is torch.nn.Conv2d) != wanted

@@ -21,6 +21,8 @@ def small(monkeypatch):
     monkeypatch.setattr(measure, "COPIED", 2**20)
     monkeypatch.setattr(suites, "MAPS", ((4, 4), (2, 8)))
     monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
+    monkeypatch.setattr(suites, "PAPER_SIZE", (32, 32))
+    monkeypatch.setattr(suites, "_paper_model", tiny_seed_model)
     real = suites.contenders_at_32
     monkeypatch.setattr(
         suites,
@@ -30,12 +32,13 @@ def small(monkeypatch):
 
 
 def bench(tmp_path, capsys, what, *flags):
-    command = ["bench", what, "--device", "cpu", "--batch-size", "2", "--rounds", "2", "--out", str(tmp_path), *flags]
+    command = ["bench", what, "--device", "cpu", "--batch-size", "2", "--rounds", "2", "--compile", "False", "--out"]
+    command += [str(tmp_path), *flags]
     assert cli.main(command) == 0
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["train", "infer", "data"])
+@pytest.mark.parametrize("what", ["train", "infer", "paper", "data"])
 def test_each_suite_prints_a_table_and_writes_its_figures(what, tmp_path, capsys):
     out = bench(tmp_path, capsys, what, "--precision", "float32")
     assert "median (lowest–highest) of 2 rounds" in out and "torch" in out and "thread" in out
@@ -58,23 +61,30 @@ def test_the_depthwise_suite_draws_its_roofline(tmp_path, capsys):
         assert "c2f, channels_last: 4×4" in picture.text["Description"]
 
 
-def test_bf16_is_measured_beside_float32(tmp_path, capsys):
+def test_bf16_is_measured_beside_float32_and_each_against_the_best_plain_one(tmp_path, capsys):
     out = bench(tmp_path, capsys, "train", "--precision", "bf16")
     rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")][2:]
-    assert rows[:3] == ["plain port", "plain port, memory kept", "plain port, channels_last"]
-    assert {"plain port, bf16", "conv2former_n_cifar, bf16", "swin_t, bf16"} <= set(rows)
+    assert rows[:4] == ["plain, NCHW", "plain, channels_last", "accelerated, channels_last", "swin_t"]
+    assert rows[4:] == [f"{name}, bf16" for name in rows[:4]]
     written = json.loads((tmp_path / "train-cpu-bf16.json").read_text())
     assert set(written["limits"]) == {"float32", "bfloat16", "copy"}
     settings = {record["what"]: record["setting"] for record in written["records"]}
-    assert settings["conv2former_n_cifar"] == "float32, channels_last"
-    assert settings["conv2former_n_cifar, bf16"] == "bf16, channels_last"
+    assert settings["plain, NCHW"] == "float32, NCHW"
+    assert settings["accelerated, channels_last, bf16"] == "bf16, channels_last, accelerated"
+    middle = {record["what"]: suites.middle(record["seconds"]) for record in written["records"]}
+    for headline, suffix in zip(written["headlines"], ("", ", bf16"), strict=True):
+        best = min(middle[f"plain, NCHW{suffix}"], middle[f"plain, channels_last{suffix}"])
+        assert middle[headline["plain"]] == best
+        assert headline["of plain"] == best / middle[f"accelerated, channels_last{suffix}"]
+        assert f"{headline['of plain']:.3g}×" in out
 
 
-def test_compiled_rows_are_added_where_asked_for():
+def test_compiled_contenders_are_added_where_asked_for():
     conditions = measure.Conditions(torch.device("cpu"), precision="bf16", compile=True)
     settings = {name: setting.setting for name, (_, setting) in suites.contenders_at_32(conditions).items()}
-    assert settings["conv2former_n_cifar, bf16, compiled"] == "bf16, channels_last, compiled"
-    assert sum("compiled" in name for name in settings) == sum(name.endswith("bf16") for name in settings)
+    assert settings["accelerated, channels_last, compiled, bf16"] == "bf16, channels_last, compiled, accelerated"
+    assert settings["plain, NCHW, compiled"] == "float32, NCHW, compiled"
+    assert sum("compiled" in name for name in settings) == len(settings) / 2
 
 
 # By hand: a 3-wide map sees of an 11-wide kernel offsets -2 to 2, which meet 1, 2, 3, 2, 1 positions.

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from c2f.fast.depthwise import toeplitz
 from c2f.maps import matrices
 from c2f.maps.explorer import Panel
 from c2f.maps.explorer.kernel_size import KERNELS, LARGEST, KernelSizeExplorer, make_kernel
-from c2f.fast.depthwise import toeplitz
 
 
 @pytest.fixture

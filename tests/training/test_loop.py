@@ -16,7 +16,7 @@ from torch import nn
 
 import c2f
 from c2f.device import choose_device
-from c2f.models import choices
+from c2f.fast import autotune
 from c2f.training.augment import normalize
 from c2f.training.checkpoint import CheckpointError, load_checkpoint, load_run, load_weights
 from c2f.training.data import Dataset, Split, load_dataset
@@ -27,6 +27,7 @@ from c2f.training.loop import (
     epoch_order,
     evaluate,
     make_optimizers,
+    reduced_size,
     set_drop_path,
     train,
 )
@@ -305,7 +306,7 @@ class Watched(nn.Module):
 
 def test_the_first_steps_may_be_on_smaller_images(digits):
     model = Watched(lambda x: tuple(x.shape[2:]))
-    run(digits, model=model, recipe=replace(RECIPE, epochs=2, ema=0.0, small_share=0.5, small_size=8))
+    run(digits, model=model, recipe=replace(RECIPE, epochs=2, ema=0.0, small_share=0.5, small_scale=0.5))
     half = len(model.seen) // 2
     assert model.seen == [(8, 8)] * half + [(16, 16)] * half
 
@@ -318,20 +319,41 @@ def test_the_last_steps_may_see_images_that_are_not_mixed(digits):
     assert model.seen == [True] * 3 * STEPS_PER_EPOCH + [False] * STEPS_PER_EPOCH
 
 
-def test_a_small_size_that_does_not_suit_the_model_is_refused_before_the_first_step(digits):
-    with pytest.raises(ValueError, match="a 15×15 image cannot be halved"):
-        run(digits, recipe=replace(RECIPE, small_share=0.5, small_size=15))
+@pytest.mark.parametrize(
+    ("size", "smaller"),
+    [((32, 32), (24, 24)), ((96, 96), (72, 72)), ((32, 64), (24, 48)), ((16, 16), (16, 16)), ((8, 8), (8, 8))],
+)
+def test_smaller_images_keep_their_shape_and_suit_the_model(size, smaller):
+    model = c2f.create_model("conv2former_mini_cifar", dims=(8, 16, 32), depths=(1, 1, 1))  # of stride 8
+    assert reduced_size(size, 0.75, model) == smaller
+    model(torch.zeros(1, 3, *smaller))
+    assert reduced_size((15, 30), 0.5, nn.Identity()) == (8, 15)
+
+
+def test_a_small_size_that_does_not_suit_the_model_is_refused_before_the_first_step():
+    data = small(load_dataset("digits"))
+    with pytest.raises(ValueError, match="a 24×24 image is too small for this model, which needs 32 pixels"):
+        run(data, model=c2f.create_model("convnext_t"), recipe=replace(RECIPE, small_share=0.5))
 
 
 def test_a_resumed_run_computes_as_it_did_before(digits, tmp_path):
-    """By the algorithms that were the fastest then, though others may be now."""
+    """By the choices that were the fastest then, though others may be now; and it keeps its own alone."""
+    autotune.use_choices({"a case of another training": "swap"})
     case = "weight gradient, 32x8x8x8, kernel 5x5"
     run(digits, out=tmp_path, callbacks=[At(lambda state: signal.raise_signal(signal.SIGINT), step=2)])
-    before = {name: algorithm for name, algorithm in choices.choices().items() if name.startswith(case)}
-    assert before
-    choices.remember(dict.fromkeys(before, "rows"))
+    kept = load_checkpoint(tmp_path / "last.ckpt")["choices"]
+    assert "a case of another training" not in kept
+    (name,) = (name for name in kept if name.startswith(case))
+    autotune.use_choices({name: "rows" if kept[name] != "rows" else "native"})
     run(digits, out=tmp_path)
-    assert {name: choices.known(name) for name in before} == before
+    candidates = dict.fromkeys(["rows", "native", kept[name]])
+    assert autotune.choose(name, candidates, torch.device("cpu")) == kept[name]
+
+
+def test_a_run_without_acceleration_computes_with_pytorchs_layers_alone(digits, tmp_path):
+    model, _ = run(digits, out=tmp_path, recipe=replace(RECIPE, epochs=1), accelerate=False)
+    assert load_checkpoint(tmp_path / "last.ckpt")["choices"] == {}
+    assert {type(layer) for layer in model.stages[0].blocks[0].convmod.a} == {nn.Conv2d, nn.GELU}
 
 
 def test_adamw_decays_only_what_multiplies():
@@ -433,6 +455,37 @@ def test_what_does_not_fit_is_said_before_anything_is_written(digits, tmp_path):
     with pytest.raises(ValueError, match="16×16|multiples of 32"):
         run(digits, tmp_path / "c", model=c2f.create_model("conv2former_n", dims=(8,) * 4, depths=(1,) * 4))
     assert not any(path.joinpath("recipe.json").exists() for path in tmp_path.iterdir())
+
+
+def test_a_replaced_head_is_described_as_such_and_loads(digits, tmp_path):
+    three = replace(digits, classes=("a", "b", "c"), train=labelled(digits.train, 3), test=labelled(digits.test, 3))
+    model = tiny()
+    model.head.fc = nn.Linear(16, 3)
+    run(three, tmp_path / "run", model=model, recipe=replace(RECIPE, epochs=1))
+    loaded = load_run(tmp_path / "run").load_model()
+    assert loaded.overrides["num_classes"] == 3
+    assert torch.equal(loaded.head.fc.weight, model.head.fc.weight)
+
+
+def labelled(split: Split, classes: int) -> Split:
+    return Split(split.images, split.labels % classes)
+
+
+def test_a_model_that_could_not_be_loaded_again_is_refused_before_it_is_trained(digits, tmp_path):
+    model = tiny()
+    model.stem[0] = nn.Conv2d(3, 4, 5, stride=2, padding=2)
+    with pytest.raises(CheckpointError, match=r"no longer the conv2former_mini_cifar .*weight is \(4, 3, 5, 5\)"):
+        run(digits, tmp_path / "run", model=model)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    run(digits, model=model, recipe=replace(RECIPE, epochs=1))  # without a folder nothing can be lost
+    model.name = "mine"
+    run(digits, tmp_path / "run", model=model, recipe=replace(RECIPE, epochs=1))
+    assert load_run(tmp_path / "run").recipe["model"] == "mine"
+
+
+def test_a_model_with_nothing_to_learn_gets_one_sentence(digits):
+    with pytest.raises(TrainingError, match="has nothing to learn: all its parameters are frozen"):
+        run(digits, model=tiny().requires_grad_(False))
 
 
 def test_a_model_of_ones_own_trains_too(digits, tmp_path):

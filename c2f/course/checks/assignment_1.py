@@ -26,7 +26,10 @@ CONVOLUTIONS = (
     "conv3d_input", "Unfold", "unfold", "unfold_copy", "im2col", "as_strided",
     "as_strided_copy", "sliding_window_view",
 )  # fmt: skip
-OURS = ("c2f.models", "c2f.models.conv2former", "c2f.fast.depthwise", "ConvMod", "create_model", "LayerNorm2d")
+OURS = (
+    "c2f.models", "c2f.models.conv2former", "c2f.fast", "c2f.fast.depthwise", "c2f.fast.pointwise", "ConvMod",
+    "create_model", "LayerNorm2d",
+)  # fmt: skip
 
 
 @question("1.1", "A layer norm over channels", "easy", 10, points=3, answers="layer_norm", without=NORMS + OURS)
