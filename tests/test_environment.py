@@ -352,7 +352,7 @@ def test_a_folder_that_was_moved_is_put_right_once_and_without_a_network(checkou
     asked(moved)
     make("test", "PYTHON=./python3", cwd=moved)
     assert asked(moved) == [LOOK, "venv --without-pip .venv", LOCAL, *TEST]
-    assert subprocess.check_output([bin_ / "tool", "an argument"], text=True) == "moved an argument\n"
+    assert subprocess.check_output([bin_ / "tool", "an argument"], cwd=moved, text=True) == "moved an argument\n"
     assert (bin_ / "binary").read_bytes() == binary
     make("test", "PYTHON=./python3", cwd=moved)
     assert asked(moved) == TEST
