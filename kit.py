@@ -12,6 +12,7 @@ import csv
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -26,21 +27,20 @@ PY = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 READY = VENV / "ready"  # contains the folder that .venv was made in, and is newer than these two:
 SET = ("pyproject.toml", "constraints.txt")
 WHAT = ("-c", "constraints.txt", "-e", ".[lab,test]")
+SHEBANG = re.compile(rb"#!.*python.*\n|#!/bin/sh\n'''exec' .*\n' '''\n")  # of a script that pip made
 OFFLINE = ("--no-index", "--no-build-isolation")
 
 OLDEST, NEWEST = (3, 11), (3, 14)  # Python: pyproject.toml's, and the newest that the pinned torch has wheels for
-WHEELS = "for 64-bit CPython on Linux (x86-64 and ARM, glibc 2.28), Windows (x86-64), macOS 14 (Apple silicon) or newer"
+WHEELS = "for 64-bit CPython on Linux (x86-64, ARM; glibc 2.28 or newer), Windows (x86-64), macOS 14 (Apple silicon)"
 INSTALLED_GB, DOWNLOADED_GB = (6, 3) if sys.platform == "linux" else (2, 1)  # Linux: CUDA's libraries
 
 
 def main():
     os.chdir(str(ROOT))
-    command, options = "".join(sys.argv[1:2]), sys.argv[2:]
-    if command not in COMMANDS:
-        sys.exit(__doc__)
+    command = COMMANDS.get("".join(sys.argv[1:2])) or sys.exit(__doc__)
     if not is_ready():
         install()
-    COMMANDS[command](options)
+    command(sys.argv[2:])
 
 
 def lab(options):
@@ -74,13 +74,13 @@ def install():
     incomplete = incomplete_packages()
     works = READY.is_file() and not incomplete
     for folder in incomplete:  # without this folder the package is absent for pip, which then installs all of it
-        say(f"{folder.stem} is incomplete, since an earlier installation was cut off; it is installed again")
+        print(f"c2f: {folder.stem} is installed again, since an earlier installation was cut off")
         shutil.rmtree(str(folder))
     if in_venv("pip", "show", "--quiet", "pip", quiet=True):
         make_environment()
     elif works and not is_here():
-        in_venv("venv", "--without-pip", str(VENV), quiet=True)  # `activate` contains the folder
-    say("installing what is not in .venv yet")
+        follow_a_move()
+    print("c2f: installing what is not in .venv yet", flush=True)
     if in_venv("pip", "install", *OFFLINE, *WHAT, quiet=True):
         if not list(site_packages("torch")):
             check_disk()
@@ -88,7 +88,8 @@ def install():
             if not works or incomplete_packages():
                 sys.exit("c2f: the installation failed, see above; the next call continues with what was downloaded")
             in_venv("pip", "install", *OFFLINE, "--no-deps", "-e", ".", quiet=True)  # c2f's own folder may be new
-            return say("the new versions could not be installed, see above; until the next call the old ones are used")
+            print("c2f: the new versions could not be installed, see above; until the next call the old ones are used")
+            return
     # Otherwise Lab asks each newcomer whether it may fetch news, and looks for updates.
     settings = VENV / "etc" / "jupyter" / "labconfig" / "page_config.json"
     settings.parent.mkdir(parents=True, exist_ok=True)
@@ -96,9 +97,20 @@ def install():
     READY.write_bytes(os.fsencode(str(ROOT)))
 
 
+def follow_a_move():
+    """Put the folder's new path where `activate` and the scripts contain the old one."""
+    in_venv("venv", "--without-pip", str(VENV), quiet=True)
+    start = b"""#!/bin/sh\n'''exec' "%s" "$0" "$@"\n' '''\n""" % os.fsencode(str(ROOT / PY))  # pip's, for any path
+    for script in PY.parent.iterdir():
+        content = b"" if script.is_symlink() or os.name != "posix" else script.read_bytes()
+        if SHEBANG.match(content):
+            script.write_bytes(SHEBANG.sub(lambda _: start, content, 1))
+
+
 def make_environment():
-    if why_not():
-        sys.exit(why_not())
+    reason = why_not()
+    if reason:
+        sys.exit(reason)
     for link in PY.parent.glob("python*"):
         if not link.exists():  # the Python that it was made from is gone, and venv keeps a link that is there
             link.unlink()
@@ -115,8 +127,8 @@ def why_not():
     if sys.version_info[:2] > NEWEST:
         return f"c2f needs PyTorch, which exists up to Python {NEWEST[0]}.{NEWEST[1]}, and {this}: try {another}"
     if not torch_has_wheels():
-        kind = f"{platform.python_implementation()} for {sysconfig.get_platform()} on {platform.platform()}"
-        return f"c2f needs PyTorch, which exists {WHEELS}, and '{sys.executable}' is {kind}"
+        here = f"{platform.python_implementation()} for {sysconfig.get_platform()} on {platform.platform()}"
+        return f"c2f needs PyTorch, which exists {WHEELS}, and '{sys.executable}' is {here}"
     if importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv"):
         return None
     remedy = "install its venv module (Debian, Ubuntu: apt install python3-venv)"
@@ -124,31 +136,27 @@ def why_not():
 
 
 def torch_has_wheels():
-    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")  # torch has wheels for these, other packages none
-    if sys.maxsize < 2**32 or platform.python_implementation() != "CPython" or free_threaded:
-        return False
     if sys.platform == "linux":
         libc, version = platform.libc_ver()
         recent = libc == "glibc" and tuple(map(int, version.split("."))) >= (2, 28)
-        return platform.machine() in ("x86_64", "aarch64") and recent
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64" and int(platform.mac_ver()[0].split(".")[0]) >= 14
-    return sysconfig.get_platform() == "win-amd64"
+        fits = recent and platform.machine() in ("x86_64", "aarch64")
+    elif sys.platform == "darwin":
+        fits = platform.machine() == "arm64" and int(platform.mac_ver()[0].split(".")[0]) >= 14
+    else:
+        fits = sysconfig.get_platform() == "win-amd64"
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")  # torch has wheels for these, other packages none
+    return fits and sys.maxsize > 2**32 and platform.python_implementation() == "CPython" and not free_threaded
 
 
 def check_disk():
     """Stop where a disk is too small for what it must hold: .venv, pip's temporary files, pip's cache."""
-    needed = {}
-    downloads = (tempfile.gettempdir(), os.path.expanduser("~"))
-    for folder, size in ((ROOT, INSTALLED_GB), *((folder, DOWNLOADED_GB) for folder in downloads)):
-        if os.path.isdir(folder):
-            disk = os.stat(folder).st_dev
-            folder, others = needed.get(disk, (folder, 0))
-            needed[disk] = folder, others + size
-    for folder, size in needed.values():
-        free = shutil.disk_usage(str(folder)).free / 1e9
-        if free < size:
-            sys.exit(f"c2f: the installation needs {size} GB on the disk of {folder}, and {free:.1f} GB are free")
+    places = {ROOT: INSTALLED_GB, Path(tempfile.gettempdir()): DOWNLOADED_GB, Path.home(): DOWNLOADED_GB}
+    disks = {place: place.stat().st_dev for place in places if place.is_dir()}
+    for place, disk in disks.items():
+        needed = sum(places[other] for other in disks if disks[other] == disk)
+        free = shutil.disk_usage(str(place)).free / 1e9
+        if free < needed:
+            sys.exit(f"c2f: the installation needs {needed} GB on the disk of {place}, and {free:.1f} GB are free")
 
 
 def site_packages(pattern):
@@ -185,13 +193,10 @@ def continue_as(module, *arguments):
     """End as that module. Ctrl-C is for the module alone, so it takes this process's place where a system has that."""
     command = [str(PY), "-m", module, *arguments]
     if os.name == "posix":
+        sys.stdout.flush()
         os.execv(command[0], command)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(subprocess.call(command))
-
-
-def say(sentence):
-    print(f"c2f: {sentence}", flush=True)
 
 
 if __name__ == "__main__":
