@@ -18,13 +18,13 @@ def test_every_link_into_the_repository_leads_somewhere(page: Path) -> None:
 
 
 def test_the_speed_page_is_what_the_measurements_say() -> None:
-    """And README's figures are those of that page."""
     script = runpy.run_path(str(ROOT / "docs" / "speed_tables.py"))
     occasions = [script["load"](folder) for folder in sorted((ROOT / "data" / "results" / "bench").glob("[0-9]"))]
     page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
-    assert len(occasions) >= 3
-    assert script["headlines"](occasions) in page
-    assert all(script["table"](bench) in page for bench in occasions[0].values())
+    assert ("**not measured yet**" in page) == (not occasions)
+    if occasions:
+        assert script["headlines"](occasions) in page
+        assert all(script["table"](bench) in page for bench in occasions[0].values())
 
 
 def test_the_course_map_and_the_notebooks_agree() -> None:

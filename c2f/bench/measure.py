@@ -96,7 +96,7 @@ def training_step(
     optimizers = make_optimizers(model, recipe)
     x = images(size, conditions)
     targets = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    forward = torch.compile(model) if conditions.compile else model
+    forward = _compiled(model) if conditions.compile else model
 
     def step() -> None:
         if not model.training:
@@ -117,7 +117,7 @@ def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions
     """A batch of images through the model, in evaluation mode."""
     model = _prepared(model, conditions)
     x = images(size, conditions)
-    forward = torch.compile(model) if conditions.compile else model
+    forward = _compiled(model) if conditions.compile else model
 
     @torch.inference_mode()
     def step() -> None:
@@ -132,6 +132,11 @@ def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions
 def _prepared(model: nn.Module, conditions: Conditions) -> nn.Module:
     model = model.to(conditions.device, memory_format=conditions.layout)
     return accelerate(model) if conditions.accelerate else model
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """For one shape. Left to itself, torch.compile takes the layouts of other contenders for changing shapes."""
+    return torch.compile(model, dynamic=False)
 
 
 def images(size: tuple[int, int], conditions: Conditions) -> Tensor:
