@@ -29,7 +29,6 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from c2f.device import describe_hardware, processor_name
-from c2f.files import write_json
 
 ROUNDS = 5
 HOPELESS = 3.0  # a candidate that takes so many times the fastest is not timed again
@@ -151,7 +150,7 @@ def clear_choices(everywhere: bool = False) -> None:
     _timings.clear()
     _cleared = time.time()
     if everywhere:
-        _file().unlink(missing_ok=True)
+        _file_of_choices.path().unlink(missing_ok=True)
 
 
 def describe_choices() -> str:
@@ -184,8 +183,8 @@ def _kept_or_timed(
     first = next(iter(candidates))
     if len(candidates) == 1 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
         return Timing(first, {}, busy=False, time=0.0)  # nothing to compare, or no moment to wait for the device
-    kept = _read()
-    before = kept["cases"].get(case)
+    _file_of_choices.read()
+    before = _file_of_choices.cases.get(case)
     if before and before.time < _cleared:
         before = None
     if before and before.choice in candidates and not before.stale:
@@ -201,9 +200,9 @@ def _kept_or_timed(
     choice = first if seconds.get(first, float("inf")) <= max(MARGIN * least, least + least_gain) else best
     products = (product, _product_seconds(device))
     where = f"{device.type} with {torch.get_num_threads()} threads"
-    quickest = min(*products, kept["products"].get(where, product))
+    quickest = min(*products, _file_of_choices.products.get(where, product))
     found = Timing(choice, seconds, busy=max(products) > BUSY * quickest, time=time.time())
-    _keep(case, found, where, quickest)
+    _file_of_choices.add(case, found, where, quickest)
     return found
 
 
@@ -253,40 +252,61 @@ def _machine() -> str:
     return f"{processor_name()}, {os.cpu_count()} CPUs, torch {torch.__version__}"
 
 
-def _file() -> Path:
-    import pooch
+class _ChoicesFile:
+    """What the processes of this user found, one line of JSON per case: it is only ever added to, and read on."""
 
-    return Path(pooch.os_cache("c2f")) / "choices.json"
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self.cases: dict[str, Timing] = {}
+        self.products: dict[str, float] = {}  # seconds of the quickest matrix product, by device and threads
+        self.place: tuple[Path | None, int] = (None, 0)  # the file, and how much of it has been read
+
+    def path(self) -> Path:
+        import pooch
+
+        return Path(pooch.os_cache("c2f")) / "choices.jsonl"
+
+    def read(self) -> None:
+        """Read what was added since the last time."""
+        path, done = self.path(), self.place[1]
+        try:
+            size = path.stat().st_size
+            if path != self.place[0] or size < done:  # another file, or one that was begun anew
+                self._forget()
+                done = 0
+            if size > done:
+                with open(path, "rb") as file:
+                    file.seek(done)
+                    new = file.read()
+                whole = new[: new.rfind(b"\n") + 1]  # another process may be writing the rest
+                for line in whole.splitlines():
+                    self._take(line)
+                done += len(whole)
+            self.place = (path, done)
+        except OSError:  # none yet, or not ours to read
+            self._forget()
+
+    def _take(self, line: bytes) -> None:
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # a spoilt line does not count
+            found = json.loads(line)
+            if found["machine"] == _machine():
+                seconds = {str(name): float(value) for name, value in found["seconds"].items()}
+                timing = Timing(str(found["choice"]), seconds, bool(found["busy"]), float(found["time"]))
+                product = float(found["product"])
+                self.products[found["where"]] = min(product, self.products.get(found["where"], product))
+                self.cases[found["case"]] = timing
+
+    def add(self, case: str, timing: Timing, where: str, product: float) -> None:
+        """Add a line, which other processes do too. Without the file each process times for itself."""
+        line = {"machine": _machine(), "case": case, **asdict(timing), "where": where, "product": product}
+        path = self.path()
+        with contextlib.suppress(OSError, filelock.Timeout):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path.with_suffix(".lock"), timeout=10), open(path, "ab") as file:
+                # A killed writer may have left half a line.
+                file.write(b"\n" * (file.tell() > 0) + json.dumps(line).encode() + b"\n")
 
 
-def _read() -> dict[str, dict[str, Any]]:
-    """What the file keeps for this machine: {"cases": {case: Timing}, "products": {device and threads: seconds}}."""
-    try:
-        kept = json.loads(_file().read_text(encoding="utf-8"))[_machine()]
-        cases = {
-            case: Timing(t["choice"], {k: float(v) for k, v in t["seconds"].items()}, bool(t["busy"]), float(t["time"]))
-            for case, t in kept["cases"].items()
-        }
-        return {"cases": cases, "products": {where: float(value) for where, value in kept["products"].items()}}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, not ours to read, or spoilt
-        return {"cases": {}, "products": {}}
-
-
-def _keep(case: str, timing: Timing, where: str, product: float) -> None:
-    """Add a case to the file, which other processes write too. Without the file each process times for itself."""
-    with contextlib.suppress(OSError, filelock.Timeout):
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(_file().with_suffix(".lock"), timeout=10):
-            kept = _read()
-            kept["cases"][case] = timing
-            kept["products"][where] = min(product, kept["products"].get(where, product))
-            kept["cases"] = {name: asdict(value) for name, value in kept["cases"].items()}
-            write_json(_file(), {**_other_machines(), _machine(): kept})
-
-
-def _other_machines() -> dict[str, Any]:
-    try:
-        kept = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return kept if isinstance(kept, dict) else {}
+_file_of_choices = _ChoicesFile()

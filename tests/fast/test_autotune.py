@@ -1,6 +1,5 @@
 """Choices: timed once per case, kept for the machine, shared by the processes of a run, never without numbers."""
 
-import json
 import multiprocessing
 import os
 import subprocess
@@ -28,7 +27,7 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     autotune.clear_choices()
     monkeypatch.setattr(autotune, "_cleared", 0.0)
-    yield tmp_path / "c2f" / "choices.json"
+    yield tmp_path / "c2f" / "choices.jsonl"
     autotune.clear_choices()
 
 
@@ -104,7 +103,13 @@ def test_another_process_of_the_same_machine_chooses_alike(fresh, monkeypatch):
     assert not fresh.exists()
 
 
-SPOILT = ["{", "[1]", '{"x": 1}', '{"MACHINE": ["swap"]}', '{"MACHINE": {"cases": {"a case": 1}, "products": {}}}']
+SPOILT = [
+    "{",
+    "[1]\n",
+    "\0" * 9,
+    '{"machine": "MACHINE", "case": "a case"}\n',
+    '{"machine": "MACHINE", "seconds": 1}\n',
+]
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
@@ -146,7 +151,7 @@ def _write_cases(folder: str, number: int, cases: int) -> None:
     os.environ["XDG_CACHE_HOME"] = folder
     for case in range(cases):
         timing = autotune.Timing("swap", {"swap": 0.1}, busy=False, time=1.0)
-        autotune._keep(f"case {case} of {number}", timing, "cpu", 0.1)
+        autotune._file_of_choices.add(f"case {case} of {number}", timing, "cpu", 0.1)
 
 
 def test_ten_writers_at_once_lose_nothing(fresh, tmp_path):
@@ -156,9 +161,10 @@ def test_ten_writers_at_once_lose_nothing(fresh, tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    kept = json.loads(fresh.read_text())[autotune._machine()]["cases"]
-    assert set(kept) == {f"case {case} of {number}" for case in range(6) for number in range(10)}
-    assert not list(fresh.parent.glob("*.tmp")) + list(fresh.parent.glob(".*.tmp"))
+    autotune._file_of_choices.read()
+    assert set(autotune._file_of_choices.cases) == {
+        f"case {case} of {number}" for case in range(6) for number in range(10)
+    }
 
 
 def test_what_a_run_used_is_recorded_and_nothing_else(fresh, monkeypatch):
