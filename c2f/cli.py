@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from c2f.course.commands import Course
 from c2f.training.recipes import RECIPES, Recipe
 
 # torch takes seconds to import, and help needs none of it: what needs it is imported in the `run` that uses it.
@@ -463,7 +463,6 @@ COMMANDS = {
     "list": List,
     "data": Data,
     "doctor": Doctor,
-    "course": Course,
 }
 
 
@@ -474,9 +473,10 @@ def parse(arguments: Sequence[str]) -> Any:
         flags = arguments[1:]
         default = Train(recipe=(name := _named_recipe(flags)), settings=RECIPES[name]())
         return tyro.cli(Train, prog="c2f train", args=flags, default=default, console_outputs=speak)
+    others = {command.name: command.load() for command in entry_points(group="c2f.commands")}
     return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, prog="c2f", description="Build, train and compare Conv2Former.", args=arguments or ["--help"],
-        console_outputs=speak,
+        COMMANDS | others, prog="c2f", description="Build, train and compare Conv2Former.",
+        args=arguments or ["--help"], console_outputs=speak,
     )  # fmt: skip
 
 

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from torch import Tensor
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 100  # on the page; the file has twice as many, for sharp screens
@@ -76,7 +80,6 @@ class Picture:
 
 def smaller_png(png: bytes) -> bytes:
     """The same picture in fewer bytes: with 256 colours where nobody would see it, which most figures can do with."""
-    import numpy as np
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
@@ -89,3 +92,57 @@ def smaller_png(png: bytes) -> bytes:
 
 Display = list[Any]
 """Where a picture stands in a notebook: two handles of IPython, for the figure and for its sentence."""
+
+
+# ---- What all figures share: the palette, the axes, how a number is written
+
+TRAIN, TEST, SOFT = "#0072B2", "#D55E00", "#6B6B6B"  # Okabe and Ito's blue and vermilion, and a grey
+WINDOW = "#009E73"  # their bluish green: seen on black, white, orange and purple
+PURPLE, SKY, AMBER = "#CC79A7", "#56B4E9", "#E69F00"  # three more of theirs
+INK, HERE = "#222222", "#FFE9A8"  # lines and text of a drawing; the ground of what it is about
+SIGNED = "PuOr_r"  # purple below zero, white, orange above
+COUNTS = "Blues"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches that belongs to no window and no notebook."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(*axes: "Axes", grid: str = "both") -> None:
+    """No frame above and at the right, and a light grid along "x", "y" or "both" ("" for none)."""
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        if grid:
+            ax.grid(alpha=0.25, axis=grid)
+            ax.set_axisbelow(True)
+
+
+def outline(
+    ax: "Axes", top: float, left: float, height: float, width: float, colour: str, linewidth: float = 2, **style: object
+) -> None:
+    """A box around so many values of an image, whose first one is centred on (0, 0)."""
+    from matplotlib.patches import Rectangle
+
+    corner = (left - 0.5, top - 0.5)
+    box = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=linewidth, **style)
+    ax.add_patch(box).set_clip_on(False)
+
+
+def as_pixels(image: Tensor) -> np.ndarray:
+    """An image (3, H, W) as `imshow` wants it: (H, W, 3), uint8 or 0 to 1."""
+    array = image.detach().permute(1, 2, 0).cpu().numpy()
+    return array if array.dtype == np.uint8 else array.clip(0, 1)
+
+
+def symmetric_limit(values: Tensor) -> float:
+    """The colour scale's end: the largest size, or 1 for nothing but zeros, which are white on any scale."""
+    return values.abs().max().item() or 1.0
+
+
+def number(value: float | Tensor, digits: int = 2) -> str:
+    """So many digits behind the point, with a proper minus, and never −0.00."""
+    text = f"{float(value):.{digits}f}"
+    return (text.removeprefix("-") if float(text) == 0 else text).replace("-", "−")

@@ -5,8 +5,6 @@ without pyplot, so nothing is drawn twice, and nothing has to be closed. Signed 
 colour map, orange above zero and purple below, white at zero: told apart by every kind of eye.
 """
 
-import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,18 +12,24 @@ import numpy as np
 from torch import Tensor
 
 from c2f.maps.modulation import Modulation
-from c2f.maps.picture import Display, Picture
+from c2f.maps.picture import (
+    COUNTS,
+    SIGNED,
+    SOFT,
+    TEST,
+    TRAIN,
+    WINDOW,
+    Picture,
+    new_figure,
+    number,
+    outline,
+    symmetric_limit,
+)
 from c2f.training.history import History
-from c2f.training.loop import Callback, TrainingState
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-TRAIN, TEST, SOFT = "#0072B2", "#D55E00", "#6B6B6B"  # Okabe and Ito's blue and vermilion, and a grey
-WINDOW = "#009E73"  # their bluish green: seen on black, white, orange and purple
-SIGNED = "PuOr_r"  # purple below zero, white, orange above
-COUNTS = "Blues"
 
 
 def plot_images(
@@ -76,7 +80,7 @@ def plot_maps(
         raise ValueError(f"the maps have shape {tuple(maps.shape)}; give at least one, as (N, H, W).")
     if images is not None and len(images) != len(maps):
         raise ValueError(f"there are {len(maps)} maps and {len(images)} images; give one each, or no images.")
-    maps, limit = maps.detach().cpu(), _limit(maps)
+    maps, limit = maps.detach().cpu(), symmetric_limit(maps)
     figure, axes = _grid(len(maps), titles, columns, title, rows_each=1 if images is None else 2)
     for ax, image in zip(axes[0], images if images is not None else (), strict=False):
         ax.imshow(image.permute(1, 2, 0).cpu().numpy(), vmin=0)
@@ -86,7 +90,7 @@ def plot_maps(
     height, width = maps.shape[1:]
     what = f"{len(maps)} map{'s' * (len(maps) > 1)} of {height}×{width} positions"
     what += "" if images is None else ", each below its image"
-    values = f"with values from {_number(maps.min())} to {_number(maps.max())}"
+    values = f"with values from {number(maps.min(), 3)} to {number(maps.max(), 3)}"
     return Picture(figure, f"{_describe_grid(what, titles, title)}, {values}.")
 
 
@@ -94,7 +98,7 @@ def plot_history(history: History) -> Picture:
     """Loss and accuracy of both splits after every epoch. Raises ValueError for a history without an epoch."""
     if not len(history):
         raise ValueError("the history has no epoch yet; train for at least one, then plot it.")
-    figure = _figure(8.5, 3.2)
+    figure = new_figure(8.5, 3.2)
     axes = figure.subplots(1, 2)
     _draw_epochs(axes, history, steps_per_epoch=1)
     _label_curves(axes, "epoch")
@@ -119,7 +123,7 @@ def plot_confusion(labels: Tensor, predictions: Tensor, classes: Sequence[str]) 
             f"there are {labels.numel()} labels and {predictions.numel()} predictions; give one of each an image."
         )
     counts = confusion_matrix(labels.cpu().numpy(), predictions.cpu().numpy(), labels=range(len(classes)))
-    figure = _figure(5.6, 5.0)
+    figure = new_figure(5.6, 5.0)
     ax = figure.subplots()
     image = ax.imshow(counts, cmap=COUNTS, vmin=0)
     ticks = range(len(classes))
@@ -152,7 +156,7 @@ def plot_modulation(image: Tensor, modulation: Modulation, *, one_scale: bool = 
             f"the image has shape {tuple(image.shape)}, and the maps are of one of shape {(3, *m.image_size)}; "
             f"give the image that they were computed for."
         )
-    figure = _figure(9.5, 6.1)
+    figure = new_figure(9.5, 6.1)
     figure.get_layout_engine().set(h_pad=0.06)
     sign = 0.14
     grid = figure.add_gridspec(
@@ -164,11 +168,11 @@ def plot_modulation(image: Tensor, modulation: Modulation, *, one_scale: bool = 
         for column, text in zip((1, 3, 5), signs, strict=True):
             _draw_sign(figure.add_subplot(grid[row, column]), text)
 
-    limit = max(_limit(values) for values in (m.u, m.a, m.v, m.fused)) if one_scale else None
+    limit = max(symmetric_limit(values) for values in (m.u, m.a, m.v, m.fused)) if one_scale else None
     _draw_image(panels[0][0], image, m)
     _draw_map(panels[0][1], bars[0][1], m.u, "U", m, limit, window=True)
     _draw_kernel(panels[0][2], bars[0][2], m.kernel, "kernel W\n(in every window)")
-    _draw_kernel(panels[0][3], bars[0][3], m.window, f"window map W · U\nsums to {_number(m.window.sum())}")
+    _draw_kernel(panels[0][3], bars[0][3], m.window, f"window map W · U\nsums to {number(m.window.sum(), 3)}")
     _draw_sum(panels[1][0], m)
     _draw_map(panels[1][1], bars[1][1], m.a, "modulation map A", m, limit)
     _draw_map(panels[1][2], bars[1][2], m.v, "value V", m, limit)
@@ -182,66 +186,6 @@ def plot_modulation(image: Tensor, modulation: Modulation, *, one_scale: bool = 
     return Picture(figure, _describe_modulation(m))
 
 
-class LivePlot(Callback):
-    """Loss and accuracy, redrawn in place while a notebook trains; the last drawing stays as the cell's output.
-
-    Outside a notebook it draws nothing. `picture()` gives the curves so far anywhere.
-
-    Args:
-        seconds: the least time between two drawings; the last one is always made. On a slow computer they come more
-            rarely, so that drawing takes at most a tenth of the time.
-    """
-
-    def __init__(self, seconds: float = 1.0) -> None:
-        self.seconds = seconds
-        self._forget()
-
-    def _forget(self) -> None:
-        self._losses: list[tuple[int, float]] = []  # (steps done, the step's loss)
-        self._state: TrainingState | None = None
-        self._steps_per_epoch = 0  # not known before an epoch's end
-        self._display: Display | None = None
-        self._next = float("-inf")  # when it may be drawn again
-
-    def on_step(self, state: TrainingState) -> None:
-        if self._losses and state.step <= self._losses[-1][0]:  # the same plot, handed to another training
-            self._forget()
-        self._state = state
-        self._losses.append((state.step, state.loss))
-        if time.monotonic() >= self._next:
-            self._draw()
-
-    def on_epoch(self, state: TrainingState) -> None:
-        self._state = state
-        self._steps_per_epoch = state.step // (state.epoch + 1)
-        if state.step >= state.steps or time.monotonic() >= self._next:
-            self._draw()
-
-    def picture(self) -> Picture:
-        """The curves so far. Raises ValueError before the first step."""
-        if self._state is None:
-            raise ValueError("there is no step to plot yet; hand this to train(…, callbacks=[plot]) first.")
-        state = self._state
-        figure = _figure(8.5, 3.2)
-        axes = figure.subplots(1, 2)
-        axes[0].plot(*zip(*self._losses, strict=True), color=TRAIN, alpha=0.3, linewidth=1, label="each step")
-        if self._steps_per_epoch:
-            _draw_epochs(axes, state.history, self._steps_per_epoch)
-        _label_curves(axes, f"training step (of {state.steps:,})")
-        for ax in axes:
-            ax.set_xlim(0, 1.02 * state.steps)
-        if len(state.history):
-            return Picture(figure, _describe_history(state.history))
-        return Picture(figure, f"At step {state.step:,} of {state.steps:,} the training loss is {state.loss:.2f}.")
-
-    def _draw(self) -> None:
-        started = time.monotonic()
-        if _in_notebook():
-            self._display = self.picture().show(updating=self._display)
-        now = time.monotonic()
-        self._next = max(started + self.seconds, now + 9 * (now - started))
-
-
 def _grid(
     count: int, titles: Sequence[str], columns: int, title: str, rows_each: int = 1
 ) -> tuple["Figure", np.ndarray]:
@@ -251,7 +195,7 @@ def _grid(
     columns = min(columns, count)
     bands = -(-count // columns)
     height = bands * (1.05 * rows_each + 0.2 * bool(titles)) + 0.3 * bool(title)
-    figure = _figure(columns * 1.05, height)
+    figure = new_figure(columns * 1.05, height)
     axes = figure.subplots(bands * rows_each, columns, squeeze=False)
     axes = axes.reshape(bands, rows_each, columns).swapaxes(0, 1).reshape(rows_each, -1)
     for ax in axes.flatten():
@@ -265,19 +209,6 @@ def _grid(
 def _describe_grid(what: str, titles: Sequence[str], title: str) -> str:
     listed = ", ".join(" ".join(title.split()) for title in titles)
     return f"{title + ': ' if title else ''}{what}{', titled ' + listed if titles else ''}"
-
-
-def _in_notebook() -> bool:
-    """Whether there is a kernel to show pictures to; IPython is asked only if somebody else has imported it."""
-    ipython = sys.modules.get("IPython")
-    return getattr(ipython and ipython.get_ipython(), "kernel", None) is not None
-
-
-def _figure(width: float, height: float) -> "Figure":
-    """A figure of so many inches that belongs to no window and no notebook."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 # ---- Curves
@@ -332,11 +263,11 @@ def _describe_confusion(counts: np.ndarray, classes: Sequence[str]) -> str:
 
 def _draw_image(ax: "Axes", image: Tensor, m: Modulation) -> None:
     ax.imshow(image.permute(1, 2, 0).cpu().numpy(), vmin=0)
-    _outline(ax, *m.window_box, colour=WINDOW)
+    outline(ax, *m.window_box, colour=WINDOW)
     top, left = (
         p * pixels // positions for p, pixels, positions in zip(m.position, m.image_size, m.a.shape, strict=True)
     )
-    _outline(ax, top, left, m.image_size[0] // m.a.shape[0], m.image_size[1] // m.a.shape[1], colour=WINDOW)
+    outline(ax, top, left, m.image_size[0] // m.a.shape[0], m.image_size[1] // m.a.shape[1], colour=WINDOW)
     sides = "×".join(map(str, m.kernel.shape))
     ax.set(title=f"image\nand the {sides} window", xlabel="pixel column", ylabel="pixel row")
 
@@ -349,9 +280,9 @@ def _draw_map(
     row, column = m.position
     height, width = m.kernel.shape
     if window:
-        _outline(ax, row - height // 2, column - width // 2, height, width, colour=WINDOW)
-    _outline(ax, row, column, 1, 1, colour="black")
-    ax.set(title=f"{title}\n{_number(values[m.position])} at □", xlabel="column", ylabel="row")
+        outline(ax, row - height // 2, column - width // 2, height, width, colour=WINDOW)
+    outline(ax, row, column, 1, 1, colour="black")
+    ax.set(title=f"{title}\n{number(values[m.position], 3)} at □", xlabel="column", ylabel="row")
 
 
 def _draw_kernel(ax: "Axes", bar: "Axes", values: Tensor, title: str) -> None:
@@ -359,7 +290,7 @@ def _draw_kernel(ax: "Axes", bar: "Axes", values: Tensor, title: str) -> None:
     half_height, half_width = (size // 2 for size in values.shape)
     edges = (-half_width - 0.5, half_width + 0.5, half_height + 0.5, -half_height - 0.5)
     _draw_signed(ax, bar, values, limit=None, extent=edges)
-    _outline(ax, 0, 0, 1, 1, colour="black")
+    outline(ax, 0, 0, 1, 1, colour="black")
     ax.set(title=title, xlabel="δ column", ylabel="δ row")
     ax.set_xticks([-half_width, 0, half_width])
     ax.set_yticks([-half_height, 0, half_height])
@@ -373,27 +304,10 @@ def _draw_signed(
     limit: float | None,
     extent: tuple[float, float, float, float] | None = None,
 ) -> None:
-    limit = limit or _limit(values)
+    limit = limit or symmetric_limit(values)
     drawn = ax.imshow(values.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent)
     ax.figure.colorbar(drawn, cax=bar, orientation="horizontal")
-    bar.set_xticks([-limit, 0, limit], labels=[_number(-limit, 2), "0", _number(limit, 2)])
-
-
-def _outline(ax: "Axes", top: int, left: int, height: int, width: int, colour: str) -> None:
-    """A box around so many pixels of an image, whose first pixel is centred on (0, 0)."""
-    from matplotlib.patches import Rectangle
-
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, linewidth=2))
-
-
-def _limit(values: Tensor) -> float:
-    """The colour scale's end: the largest size, or 1 for nothing but zeros, which are white on any scale."""
-    return values.abs().max().item() or 1.0
-
-
-def _number(value: float | Tensor, digits: int = 3) -> str:
-    """A signed number with a proper minus."""
-    return f"{float(value):.{digits}f}".replace("-", "−")
+    bar.set_xticks([-limit, 0, limit], labels=[number(-limit, 2), "0", number(limit, 2)])
 
 
 def _draw_sum(ax: "Axes", m: Modulation) -> None:
@@ -405,7 +319,7 @@ def _draw_sum(ax: "Axes", m: Modulation) -> None:
     ax.barh(range(4), values, left=starts, color=["#E08214", "#8073AC", SOFT, "black"], height=0.4)
     ax.axvline(0, color="black", linewidth=0.8)
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
-        text = ax.text(0.02, i - 0.32, f"{name}: {_number(value)}", fontsize=9, transform=ax.get_yaxis_transform())
+        text = ax.text(0.02, i - 0.32, f"{name}: {number(value, 3)}", fontsize=9, transform=ax.get_yaxis_transform())
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     ax.set_ylim(3.4, -0.75)
     ax.set_yticks([])
@@ -423,9 +337,9 @@ def _describe_modulation(m: Modulation) -> str:
     row, column = m.position
     sides = "×".join(map(str, m.kernel.shape))
     return (
-        f"In stage {m.stage}, block {m.block}, channel {m.channel}, the {m.window.numel()} terms of the {sides} window "
-        f"map at row {row}, column {column} sum to {_number(m.window.sum())}, which with the bias {_number(m.bias)} "
-        f"makes the modulation A = {_number(m.value)}; it weighs the value V = {_number(m.v[m.position])} to "
-        f"{_number(m.fused[m.position])}, and over the whole map A runs from {_number(m.a.min())} to "
-        f"{_number(m.a.max())}."
+        f"In stage {m.stage}, block {m.block}, channel {m.channel}, the {m.window.numel()} terms of the {sides} "
+        f"window map at row {row}, column {column} sum to {number(m.window.sum(), 3)}, which with the bias "
+        f"{number(m.bias, 3)} makes the modulation A = {number(m.value, 3)}; it weighs the value V = "
+        f"{number(m.v[m.position], 3)} to {number(m.fused[m.position], 3)}, and over the whole map A runs from {number(m.a.min(), 3)} to "
+        f"{number(m.a.max(), 3)}."
     )

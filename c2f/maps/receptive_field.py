@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from c2f.maps.picture import Picture
-from c2f.maps.plots import SOFT, TEST, TRAIN, WINDOW
+from c2f.maps.picture import WINDOW, Picture, outline
 from c2f.models import Conv2Former
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 HEAT = "magma"  # dark where nothing counts; its lightness rises steadily, so it survives grey print
 DECADES = 4  # of a logarithmic picture: what is ten thousand times less than the most is drawn as nothing
@@ -201,8 +200,8 @@ def plot_receptive_fields(
             vmin=-DECADES if log else 0,
             vmax=0 if log else 1,
         )
-        _outline(ax, field.box(0.9), WINDOW, "--")
-        _outline(ax, field.extent, "white", ":")
+        outline(ax, *field.box(0.9), WINDOW, 1.6, linestyle="--")
+        outline(ax, *field.extent, "white", 1.6, linestyle=":")
         ax.set_title(f"{name}\n50 %: ±{field.radius(0.5):g}, 90 %: ±{field.radius(0.9):g} px", fontsize=9)
     for ax in axes[:, 0]:
         ax.set_ylabel("pixel row")
@@ -213,34 +212,7 @@ def plot_receptive_fields(
     if log:
         bar.set_ticks(range(-DECADES, 1), labels=[f"1/{10**-d:,}" if d else "1" for d in range(-DECADES, 1)])
     figure.suptitle(title, fontsize=11)
-    return Picture(figure, _describe(fields, title))
-
-
-def plot_inside(curves: Mapping[str, ReceptiveField], title: str = "") -> Picture:
-    """The share of an effective receptive field that lies within a radius, over the radius: a curve each.
-
-    Of every three in turn the lines are solid, then dashed, then dotted, in the same three colours.
-
-    Raises ValueError for none.
-    """
-    if not curves:
-        raise ValueError("there is no receptive field to draw; give at least one, by its name.")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
-    ax = figure.subplots()
-    styles = [(colour, line) for line in ("-", "--", ":") for colour in (TRAIN, TEST, WINDOW)]
-    for (name, field), (colour, line) in zip(curves.items(), styles, strict=False):
-        radii = [0.0, *(field._distances().unique() + 0.5).tolist()]
-        ax.plot(radii, [field.inside(r) for r in radii], line, color=colour, label=name)
-    for share in (0.5, 0.9):
-        ax.axhline(share, color=SOFT, linewidth=0.8, linestyle=(0, (2, 4)))
-    ax.set(title=title, xlabel="radius in pixels (half the side of a square)", ylabel="share inside", ylim=(0, 1.02))
-    ax.set_xlim(0, None)
-    ax.legend(frameon=False, loc="lower right")
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    return Picture(figure, _describe(curves, title))
+    return Picture(figure, describe(fields, title))
 
 
 def shown_weights(field: ReceptiveField, log: bool) -> Tensor:
@@ -249,29 +221,13 @@ def shown_weights(field: ReceptiveField, log: bool) -> Tensor:
     return share.clamp(min=10.0**-DECADES).log10() if log else share
 
 
-def _describe(fields: Mapping[str, ReceptiveField], title: str) -> str:
+def describe(fields: Mapping[str, ReceptiveField], title: str) -> str:
     told = [
         f"{name}: stage {field.stage}, half of the gradient lies within {field.radius(0.5):g} pixels of the centre and "
         f"90 % within {field.radius(0.9):g}, of {max(field.extent[2:]) / 2:g} that the convolutions could reach"
         for name, field in fields.items()
     ]
     return f"{title}. {'; '.join(told)}.".removeprefix(". ")
-
-
-def _outline(ax: "Axes", box: Extent, colour: str, line: str) -> None:
-    from matplotlib.patches import Rectangle
-
-    ax.add_patch(
-        Rectangle(
-            (box.left - 0.5, box.top - 0.5),
-            box.width,
-            box.height,
-            fill=False,
-            edgecolor=colour,
-            linestyle=line,
-            linewidth=1.6,
-        )
-    )
 
 
 def _convolutions(stem: nn.Module) -> Sequence[tuple[int, int, int]]:

@@ -258,7 +258,7 @@ folder = data_folder() / "results" / "replay"
 def explorers(checkout: Path) -> Path:
     """A notebook with one explorer a cell."""
     cells = [new_markdown_cell("# The explorers"), new_code_cell(PHOTOGRAPHS), new_code_cell(RECORDINGS)]
-    cells += [new_code_cell(f"from c2f.maps.explorer import {name}\n{code}") for name, code in EXPLORERS.items()]
+    cells += [new_code_cell(f"from c2f_course.widgets import {name}\n{code}") for name, code in EXPLORERS.items()]
     kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     path = checkout / "notebooks" / "explorers.ipynb"
     nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)

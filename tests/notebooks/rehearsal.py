@@ -61,7 +61,7 @@ def prepared() -> Iterator[None]:
     with (
         mock.patch("c2f.device.available_devices", lambda: [NAME, "cpu"]),
         mock.patch.object(loop, "train", short(loop.train)),
-        mock.patch("c2f.maps.plots._in_notebook", lambda: True),
+        mock.patch("c2f_course.widgets.live_plot._in_notebook", lambda: True),
         mock.patch.object(Picture, "png", lambda picture: b""),
     ):
         yield

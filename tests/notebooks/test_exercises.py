@@ -18,8 +18,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-import c2f.course.checks as all_checks
-from c2f.course.checks import Exercise, Verdict
+import c2f_course.tasks as all_checks
+from c2f_course.tasks import Exercise, Verdict
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("0[0-9]_*.ipynb"))
 CODE_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)

@@ -1,8 +1,8 @@
 """The hidden tests of 1_convmod_from_scratch. Made from source.ipynb by `make assignments`: edit that one."""
 
 
-from c2f.course.assignment import hidden
-from c2f.course.checks import assignment_1 as checks
+from c2f_course.grading.assignment import hidden
+from c2f_course.tasks import assignment_1 as checks
 
 
 @hidden(checks.layer_norm, points=1, title="a larger map, more channels than columns")

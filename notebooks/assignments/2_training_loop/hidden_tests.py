@@ -1,8 +1,8 @@
 """The hidden tests of 2_training_loop. Made from source.ipynb by `make assignments`: edit that one."""
 
 
-from c2f.course.assignment import hidden
-from c2f.course.checks import assignment_2 as checks
+from c2f_course.grading.assignment import hidden
+from c2f_course.tasks import assignment_2 as checks
 
 
 @hidden(checks.training_loss, points=1, title="labels, of other numbers of images and classes")

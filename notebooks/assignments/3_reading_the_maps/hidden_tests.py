@@ -1,8 +1,8 @@
 """The hidden tests of 3_reading_the_maps. Made from source.ipynb by `make assignments`: edit that one."""
 
 
-from c2f.course.assignment import hidden
-from c2f.course.checks import assignment_3 as checks
+from c2f_course.grading.assignment import hidden
+from c2f_course.tasks import assignment_3 as checks
 
 
 @hidden(checks.window_maps, points=1, title="the terms, at all four corners")

@@ -1,13 +1,13 @@
 """The hidden tests of 4_beat_swin. Made from source.ipynb by `make assignments`: edit that one."""
 
 
-from c2f.course import contest
-from c2f.course.assignment import Partly, hidden
-from c2f.course.checks import assignment_4 as checks
-from c2f.course.sandbox import Limits
+from c2f_course.grading import contest
+from c2f_course.grading.assignment import Partly, hidden
+from c2f_course.grading.sandbox import Limits
+from c2f_course.tasks import assignment_4 as checks
 
 LIMITS = Limits(seconds=240, answer_seconds=30)
-SEED = 3099432551351891602  # of the hidden split; a new one needs new figures: python -m c2f.course.contest
+SEED = 3099432551351891602  # of the hidden split; a new one needs new figures: python -m c2f_course.grading.contest
 
 
 @hidden(checks.net, points=1, title="images in, logits out, within the budget")

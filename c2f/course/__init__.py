@@ -1,5 +1,0 @@
-"""How the course is taught: questions to predict on, exercises that check themselves, and grading."""
-
-from c2f.course.predict import Prediction, predict
-
-__all__ = ["Prediction", "predict"]

@@ -1,0 +1,1 @@
+"""Release, sandbox, grading and the contest: what an instructor runs."""

@@ -1,0 +1,136 @@
+"""The instructor's commands: `c2f course build`, `release`, `grade`."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from c2f_course.grading.grade import Found, Result
+
+
+@dataclass
+class Build:
+    """Make the students' notebooks, the solutions and the hidden tests from the assignments' source notebooks."""
+
+    def run(self) -> int:
+        from c2f_course.grading.release import build_all
+
+        changed = build_all()
+        print(*(f"wrote {path}" for path in changed), sep="\n") if changed else print("all is as the sources say.")
+        return 0
+
+
+@dataclass
+class Release:
+    """Write one zip for the students: the kit, the course, and assignments without solutions and hidden tests."""
+
+    assignments: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names or numbers; by default all."""
+    out: Path = Path("c2f-course.zip")
+    """The zip."""
+
+    def run(self) -> int:
+        from c2f_course.grading.assignment import load_assignment, names_of_assignments
+        from c2f_course.grading.release import release
+
+        names = [load_assignment(name).name for name in self.assignments] or names_of_assignments()
+        members = release(self.out, names)
+        print(f"{self.out}: {self.out.stat().st_size / 2**20:.1f} MiB, {len(members)} files, with {', '.join(names)}")
+        return 0
+
+
+@dataclass
+class Grade:
+    """Grade a folder of submissions: NAME.ipynb, or NAME/anything.ipynb as learning platforms unpack them.
+
+    Where it was cut off, the same command goes on; what has changed since is graded again.
+    """
+
+    submissions: tyro.conf.Positional[Path]
+    """The folder."""
+    assignment: str
+    """Its name or its number, such as 1."""
+    out: Path
+    """Where grades.csv, summary.html and the rest go."""
+    show: Literal["points", "titles", "hints"] = "titles"
+    """What feedback says of hidden tests: points alone, which of them failed, or also what went wrong."""
+    roster: Path | None = None
+    """A CSV file whose first column has the students' names: who is missing from it, or from the folder, is listed."""
+    jobs: int = 0
+    """Submissions graded at the same time; 0 for one each processor."""
+    sandbox: bool = True
+    """--no-sandbox runs the submissions as you, with all that you may do."""
+
+    def run(self) -> int:
+        from tqdm.auto import tqdm
+
+        from c2f_course.grading import grade, gradebook, sandbox
+        from c2f_course.grading.assignment import load_assignment
+
+        found = grade.find_submissions(self.submissions)
+        assignment = load_assignment(self.assignment)
+        written = gradebook.read_written(self.out / "written.csv", assignment)
+        roster = gradebook.read_roster(self.roster) if self.roster else None
+        if self.jobs < 0:
+            raise ValueError(f"--jobs is {self.jobs}; use 0 for one each processor, or a number of them.")
+        if self.out.resolve().is_relative_to(self.submissions.resolve()):
+            raise ValueError(
+                f"{self.out} is inside {self.submissions}; keep grades beside the submissions, not among them."
+            )
+        if why := sandbox.why_not() if self.sandbox else sandbox.why_nothing_runs():
+            raise ValueError(why)
+        if not self.sandbox:
+            print("c2f: without a sandbox each submission runs as you and may do all that you may.", file=sys.stderr)
+        with tqdm(total=len(found.entries), unit="submission", file=sys.stderr) as bar:
+            results = grade.grade_folder(
+                found, assignment.name, self.out, jobs=self.jobs, sandboxed=self.sandbox, progress=_on(bar)
+            )
+        students = {entry.student for entry in found.entries}
+        book = gradebook.Gradebook(
+            assignment, results, written, grade.duplicates(found.entries, assignment), found.misnamed,
+            missing=[name for name in roster or [] if name not in students],
+            strangers=sorted(students - set(roster)) if roster is not None else [],
+        )  # fmt: skip
+        gradebook.write(book, self.out, self.show)
+        said = self._say(found, results, book.waiting)
+        print(said.encode(errors="backslashreplace").decode())  # a file's name may be no text
+        return 0
+
+    def _say(self, found: "Found", results: "list[Result]", waiting: "Callable[[Result], list[str]]") -> str:
+        graded = sum(result.state == "graded" for result in results)
+        lines = [
+            f"{graded} of {len(results)} submissions graded: {self.out / 'grades.csv'}, {self.out / 'summary.html'}"
+        ]
+        lines += [f"  {result.file}: {result.state}, {result.note}" for result in results if result.state != "graded"]
+        lines += [f"  {file} {why}" for file, why in found.misnamed.items()]
+        if words := sum(len(waiting(result)) for result in results):
+            lines.append(
+                f"{words} answers in words wait in {self.out / 'written.csv'}: fill in points, run this again."
+            )
+        return "\n".join(lines)
+
+
+def _on(bar: "object") -> "Callable[[Result, int, int], None]":
+    def show(result: "Result", done: int, of: int) -> None:
+        bar.set_postfix_str(result.student[:20], refresh=False)
+        bar.update(done - bar.n)
+
+    return show
+
+
+@dataclass
+class Course:
+    """Assignments for a course: make them, hand them out, grade them."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Build, tyro.conf.subcommand("build")]
+        | Annotated[Release, tyro.conf.subcommand("release")]
+        | Annotated[Grade, tyro.conf.subcommand("grade")]
+    ]
+
+    def run(self) -> int:
+        return self.command.run()

@@ -1,0 +1,149 @@
+"""The other process: runs a student's notebook, then answers the grader's questions about it (`remote`).
+
+    python -m c2f_course.grading.worker NOTEBOOK READ WRITE MEMORY DISK THREADS SECONDS
+
+It is started inside the sandbox and trusted in nothing. A cell that raises, or takes too long, does not stop the cells
+below it. READ and WRITE are the pipes' file descriptors; the notebook's own output goes where the sandbox sends it.
+"""
+
+import importlib
+import json
+import os
+import re
+import signal
+import struct
+import sys
+import traceback
+from typing import Any
+from unittest.mock import MagicMock
+
+from c2f_course.grading.remote import Handle, length_of_tensors, pack, unpack
+from c2f_course.grading.sandbox import Limits
+
+
+def as_python(source: str) -> str:
+    """A cell as plain Python, which is what is run here and what the grader reads. Raises SyntaxError.
+
+    Magics and shell commands become calls of get_ipython(), which do nothing here; what is below a `%%time` is run.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(re.sub(r"\A(\s*)%%.*", r"\1pass", source))
+
+
+def run_notebook(path: str, names: dict[str, Any], seconds: int) -> list[str]:
+    """Run the code cells in `names`, each for so many seconds. Returns a sentence for each that raised."""
+    with open(path, encoding="utf-8") as file:
+        cells = json.load(file)["cells"]
+    wrong = []
+    for number, cell in enumerate(cells):
+        if cell.get("cell_type") != "code":
+            continue
+        source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+        # Kindness, not a guard: code that means to can catch this. The guard is the sandbox's wall clock.
+        signal.alarm(seconds)
+        try:
+            exec(compile(as_python(source), f"<cell {number}>", "exec"), names)
+        except Exception as error:
+            wrong.append(f"cell {number} raised {_say(error)}")
+        except SystemExit:
+            wrong.append(f"cell {number} called exit")
+        finally:
+            signal.alarm(0)
+    return wrong
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError("the cell took too long and was stopped")
+
+
+def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> None:
+    """Answer questions until the grader closes its end."""
+    import torch
+
+    objects: list[Any] = []
+    replaced: dict[str, Any] = {}  # earlier answers, while the kit's own stand in for them
+
+    def keep(value: Any) -> Handle:
+        objects.append(value)
+        return Handle(len(objects) - 1, type(value).__name__)
+
+    def answer(what: str, args: list[Any]) -> Any:
+        match what:
+            case "errors":
+                return wrong
+            case "get":
+                if args[0] not in names:
+                    raise NameError(f"the notebook defines no {args[0]}")
+                return names[args[0]]
+            case "call":
+                return _call(*args)
+            case "probe":
+                return getattr(importlib.import_module(args[0]), args[1])(*args[2])
+            case "attribute":
+                return getattr(args[0], args[1])
+            case "put":
+                names.update(replaced)
+                replaced.clear()
+                replaced.update({name: names[name] for name in args[0] if name in names})
+                for name, place in args[0].items():
+                    module, attribute = place.split(":")
+                    names[name] = getattr(importlib.import_module(module), attribute)
+                return None
+            case "seed":
+                torch.manual_seed(args[0])
+                return None
+        raise ValueError(what)
+
+    while header := _exactly(read, 4):
+        text = _exactly(read, struct.unpack(">I", header)[0])
+        question = unpack(text, _exactly(read, length_of_tensors(text)), objects.__getitem__)
+        try:
+            reply = pack({"result": answer(question["ask"], question["args"])}, keep)
+        except Exception as error:
+            reply = pack({"raised": _say(error)})
+        while reply:
+            reply = reply[os.write(write, reply) :]
+
+
+def _call(function: Any, args: list[Any], named: dict[str, Any]) -> list[Any]:
+    """The result, and which of the arguments the function has changed in place."""
+    import torch
+
+    before = {str(number): arg.clone() for number, arg in enumerate(args) if isinstance(arg, torch.Tensor)}
+    result = function(*args, **named)
+    changed = {number: args[int(number)] for number, was in before.items() if not torch.equal(args[int(number)], was)}
+    return [result, changed]
+
+
+def _say(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<cell")]
+    where = f" (line {frames[-1].lineno} of {frames[-1].filename[1:-1]})" if frames else ""
+    return f"{type(error).__name__}: {error}"[:1000] + where
+
+
+def _exactly(pipe: int, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        some = os.read(pipe, count - len(parts))
+        if not some:
+            return b""
+        parts += some
+    return bytes(parts)
+
+
+def main() -> None:
+    path, (read, write, memory, disk, threads, seconds) = sys.argv[1], map(int, sys.argv[2:])
+    import torch
+
+    torch.set_num_threads(threads)
+    Limits(memory=memory, disk=disk).apply()  # after torch, which maps much
+    signal.signal(signal.SIGALRM, _too_long)
+    # A notebook's conveniences (`%matplotlib inline`, `torch.rand?`, `files = !ls`) are calls of it, and do nothing.
+    names: dict[str, Any] = {"__name__": "__main__", "get_ipython": MagicMock()}
+    wrong = run_notebook(path, names, seconds)
+    serve(names, wrong, read, write)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Four training loops with a bug each, and a sound one: for notebook 05, which shows their curves before their code.
+
+Students: read this file only after the hunt.
+
+    curves = {name: loop(fresh_model(), data) for name, loop in LOOPS.items()}
+    guilt("A")          # which of SUSPECTS it was
+    unfold("A")         # the loop's code, folded, to be shown in a notebook
+
+Each loop is complete, so that it can be read by itself: the same twelve lines but for the bug.
+"""
+
+import difflib
+import html
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from c2f.training.augment import normalize
+from c2f.training.data import Dataset
+from c2f_course.figures.notebook_05 import Curves
+
+STEPS, BATCH, RATE = 135, 32, 5e-3
+EVERY = 15  # steps from one look at the held-out images to the next
+
+SUSPECTS = (
+    "zero_grad forgotten",
+    "labels shuffled apart from the images",
+    "softmax before cross-entropy",
+    "held-out images not normalised",
+    "learning rate 100 times too high",
+    "learning rate 100 times too low",
+    "optimizer made before the model was replaced",
+)
+
+
+Loop = Callable[[nn.Module, Dataset], Curves]
+
+
+def batches(count: int, steps: int) -> Iterator[Tensor]:
+    """`steps` times BATCH indices, in an order that is the same for every loop; each image once an epoch."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.cat([torch.randperm(count, generator=generator) for _ in range(steps * BATCH // count + 1)])
+    yield from order[: steps * BATCH].split(BATCH)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, x: Tensor, labels: Tensor) -> float:
+    """The share of x (N, 3, H, W) that the model gets right; it is in training mode again afterwards."""
+    right = (model.eval()(x).argmax(dim=1) == labels).float().mean().item()
+    model.train()
+    return right
+
+
+def sound_loop(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
+    """The loop as it should be."""
+    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
+    for batch in batches(len(data.train), steps):
+        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
+        logits = model(x)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curves.losses.append(loss.item())
+        if len(curves.losses) % EVERY == 0:
+            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
+    return curves
+
+
+def loop_a(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
+    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
+    for batch in batches(len(data.train), steps):
+        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
+        logits = model(x)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curves.losses.append(loss.item())
+        if len(curves.losses) % EVERY == 0:
+            curves.accuracies.append(accuracy(model, data.test.images.float(), data.test.labels))
+    return curves
+
+
+def loop_b(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
+    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
+    for batch in batches(len(data.train), steps):
+        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
+        logits = model(x)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        curves.losses.append(loss.item())
+        if len(curves.losses) % EVERY == 0:
+            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
+    return curves
+
+
+def loop_c(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
+    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
+    for batch in batches(len(data.train), steps):
+        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
+        logits = model(x).softmax(dim=1)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curves.losses.append(loss.item())
+        if len(curves.losses) % EVERY == 0:
+            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
+    return curves
+
+
+def loop_d(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
+    images = data.train.images[torch.randperm(len(data.train), generator=torch.Generator().manual_seed(1))]
+    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
+    for batch in batches(len(data.train), steps):
+        x, labels = normalize(images[batch]), data.train.labels[batch]
+        logits = model(x)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curves.losses.append(loss.item())
+        if len(curves.losses) % EVERY == 0:
+            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
+    return curves
+
+
+LOOPS: dict[str, Loop] = {"sound": sound_loop, "A": loop_a, "B": loop_b, "C": loop_c, "D": loop_d}
+
+_BUGS = {"A": 3, "B": 0, "C": 2, "D": 1}  # as places in SUSPECTS, so that a glance gives nothing away
+
+
+def guilt(name: str) -> str:
+    """Which of SUSPECTS is in a loop. Raises ValueError for a name that no broken loop has."""
+    if name not in _BUGS:
+        raise ValueError(f"there is no broken loop {name!r}; use one of {', '.join(_BUGS)}.")
+    return SUSPECTS[_BUGS[name]]
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """A broken loop's code, in a notebook folded under its name, the lines that differ from the sound loop marked."""
+
+    name: str
+    code: str
+
+    def __repr__(self) -> str:
+        return f"loop {self.name}: {guilt(self.name)}\n\n{self.code}"
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<details><summary>Loop {self.name}</summary><p>It was: <strong>{guilt(self.name)}</strong>.</p>"
+            f"<pre>{html.escape(self.code)}</pre></details>"
+        )
+
+
+def unfold(name: str) -> Unfolded:
+    """The code of a broken loop; `>` stands before each line that the sound loop has not, `-` before one it misses."""
+    guilt(name)  # raises for a name that is not there
+    sound, broken = (inspect.getsource(loop).splitlines() for loop in (sound_loop, LOOPS[name]))
+    said = [line for line in sound if '"""' not in line and not line.startswith("def ")]
+    lines = list(difflib.ndiff(said, broken[1:]))
+    marks = {"  ": "  ", "+ ": "> ", "- ": "- "}
+    return Unfolded(name, "\n".join(marks[line[:2]] + line[6:] for line in lines if line[:2] in marks))

@@ -1,0 +1,369 @@
+"""The modulation explorer: every number of every modulation map, down to the terms that it is the sum of."""
+
+import html
+import io
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from c2f.maps.modulation import Modulation, channels_by_effect, look_at, parts_of, window_map
+from c2f.maps.picture import INK, Picture, number
+from c2f.maps.plots import plot_modulation
+from c2f.models import Conv2Former
+from c2f.models.baselines import BlockAttention, Swin
+from c2f.models.conv2former import ConvModParts, fuse
+from c2f.training.augment import normalize
+from c2f_course.widgets.base import Explorer, choice
+from c2f_course.widgets.panel import Box, Panel, draw
+
+KEPT = 64  # maps of so many (model, image, block) are kept, a few MB
+LARGEST_UPLOAD = 64_000_000  # pixels
+ALL_HEADS = "mean"
+ONE_SCALE, OWN_SCALES = "one for U, A, V, A ⊙ V", "each its own"
+
+
+class Looked(NamedTuple):
+    """What is kept of one image in one block."""
+
+    parts: ConvModParts  # each (1, C, H, W)
+    fused: Tensor  # (C, H, W)
+    order: tuple[int, ...]  # the channels, that which does most first
+
+
+class ModulationExplorer(Explorer):
+    """Choose image, stage, block, channel and position; see how 121 terms become A, and what A does to V.
+
+    Channels stand in the order of how much each does for the image, as `channels_by_effect` has it. U, A, V and A ⊙ V
+    share one colour scale, or each has its own; kernel, terms and rows of attention have their own anyway. The green
+    window is the one that lies over the map, drawn over the image at the map's stride; a stem whose patches overlap
+    sees a few pixels more.
+
+    Args:
+        model: the Conv2Former to look into.
+        images: (N, 3, H, W), uint8 or float from 0 to 1, before normalisation.
+        names: one an image; by default their numbers.
+        untrained: the same architecture with other weights; a control then goes from one to the other.
+        swin: a Swin for images of this size: below, its attention row at the same place is set beside the implied row
+            of ConvMod (the kernel, laid over the map around the position).
+        upload: with a button for images of one's own, which join the others.
+
+    Raises ValueError for images of another shape, names too few or too many, and an `untrained` of other dims, depths
+    or kernels.
+
+    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
+    """
+
+    def __init__(
+        self,
+        model: Conv2Former,
+        images: Tensor,
+        names: Sequence[str] | None = None,
+        untrained: Conv2Former | None = None,
+        swin: Swin | None = None,
+        *,
+        upload: bool = False,
+    ) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+            raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
+        names = [f"image {i}" for i in range(len(images))] if names is None else list(names)
+        if len(names) != len(images):
+            raise ValueError(f"there are {len(images)} images and {len(names)} names; give one each, or none.")
+        self.models = {"trained": model} if untrained is None else {"trained": model, "untrained": untrained}
+        for field in ("dims", "depths", "kernel_size"):
+            if len(values := {getattr(each.config, field) for each in self.models.values()}) > 1:
+                raise ValueError(f"the two models differ in {field} ({values}); give two of one architecture.")
+        self.images, self.names, self.swin = images, names, swin
+        self._looked: OrderedDict[tuple[str, int, int, int], Looked] = OrderedDict()
+        self._attention: dict[int, list[BlockAttention]] = {}
+        self._make_controls(upload)
+
+    def _make_controls(self, upload: bool) -> None:
+        import ipywidgets
+
+        wide = {"layout": {"width": "300px"}, "style": {"description_width": "60px"}}
+        depths = self.models["trained"].config.depths
+        self.image = choice(self._named(), "image", 0)
+        self.weights = choice(list(self.models), "weights")
+        self.stage = choice(list(range(len(depths))), "stage", 0)
+        self.block = choice(list(range(depths[0])), "block", 0)
+        ranked = self._ranked()
+        self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel", **wide)
+        height, width = self._looked_at().fused.shape[1:]
+        row, column = look_at(self.models["trained"], normalize(self.images[:1]).to(self._device()), 0, 0).position
+        self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
+        self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
+        self.head = choice(self._heads(), "Swin head", ALL_HEADS)
+        self.scale = choice([ONE_SCALE, OWN_SCALES], "colours")
+        self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own image")
+        self.upload.observe(self._take, names="value")
+        self.message = ipywidgets.HTML()
+        controls = [
+            self.image,
+            self.weights,
+            self.stage,
+            self.block,
+            self.channel,
+            self.row,
+            self.column,
+            self.scale,
+            self.head,
+        ]
+        shown = [True, len(self.models) > 1, *[True] * 6, self.swin is not None]
+        self._assemble(
+            [control for control, is_shown in zip(controls, shown, strict=True) if is_shown],
+            extra=[self.upload, self.message] if upload else [],
+        )
+
+    # ---- What is looked at
+
+    @property
+    def position(self) -> tuple[int, int]:
+        return self.row.value, self.column.value
+
+    @property
+    def modulation(self) -> Modulation:
+        """What the controls point at, as `look_at` gives it."""
+        looked, channel = self._looked_at(), self.channel.value
+        convmod = self._convmod()
+        conv = convmod.a[-1]
+        u, a, v = (part[0, channel].cpu() for part in looked.parts[:3])
+        return Modulation(
+            stage=self.stage.value,
+            block=self.block.value,
+            channel=channel,
+            position=self.position,
+            image_size=(self.images.shape[2], self.images.shape[3]),
+            kernel=conv.weight.detach()[channel, 0].cpu(),
+            bias=0.0 if conv.bias is None else conv.bias[channel].item(),
+            u=u,
+            window=window_map(convmod, looked.parts.u, channel, self.position).cpu(),
+            a=a,
+            v=v,
+            fused=looked.fused[channel].cpu(),
+        )
+
+    def _convmod(self) -> Any:
+        return self.models[self.weights.value].stages[self.stage.value].blocks[self.block.value].convmod
+
+    def _device(self) -> torch.device:
+        return next(self.models[self.weights.value].parameters()).device
+
+    def _looked_at(self) -> Looked:
+        key = self.weights.value, self.image.value, self.stage.value, self.block.value
+        if key not in self._looked:
+            model = self.models[self.weights.value]
+            x = normalize(self.images[self.image.value : self.image.value + 1]).to(self._device())
+            parts = parts_of(model, x, self.stage.value, self.block.value)
+            convmod = self._convmod()
+            order = tuple(channels_by_effect(convmod, parts).tolist())
+            self._looked[key] = Looked(parts, fuse(parts.a, parts.v, convmod.fusion)[0], order)
+            if len(self._looked) > KEPT:
+                self._looked.popitem(last=False)
+        self._looked.move_to_end(key)
+        return self._looked[key]
+
+    def _named(self) -> list[tuple[str, int]]:
+        return [(name, i) for i, name in enumerate(self.names)]
+
+    def _ranked(self) -> list[tuple[str, int]]:
+        """The channels by how much they do, as ("rank: channel", channel)."""
+        return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(self._looked_at().order, start=1)]
+
+    def _heads(self) -> list[str | int]:
+        if self.swin is None:
+            return [ALL_HEADS]
+        return [ALL_HEADS, *range(self._swin_blocks()[0].weights.shape[2])]
+
+    def _swin_blocks(self) -> list[BlockAttention]:
+        """A Swin block and the next one, whose windows are shifted, of the stage that is looked at (or its last)."""
+        i = self.image.value
+        if i not in self._attention:
+            was_training = self.swin.training
+            x = normalize(self.images[i : i + 1]).to(next(self.swin.parameters()).device)
+            with torch.no_grad():
+                self._attention[i] = self.swin.eval().attention_weights(x)
+            self.swin.train(was_training)
+        attentions = self._attention[i]
+        stage = min(self.stage.value, attentions[-1].stage)
+        blocks = [each for each in attentions if each.stage == stage]
+        first = min(self.block.value // 2 * 2, (len(blocks) - 1) // 2 * 2)
+        return blocks[first : first + 2]
+
+    # ---- When a control changes
+
+    def _changed(self, change: Any) -> None:
+        if self._holding:
+            return
+        with self._together():
+            self._fit(keep_channel=change["owner"] is self.image)
+
+    def _fit(self, keep_channel: bool) -> None:
+        """Give block, channel, position and head the range that they have now, near to where they were."""
+        block, rank, channel = self.block.value, self.channel.index, self.channel.value
+        depth = self.models["trained"].config.depths[self.stage.value]
+        if tuple(range(depth)) != tuple(self.block.options):
+            self.block.options = list(range(depth))
+            self.block.value = min(block, depth - 1)
+        if (ranked := self._ranked()) != list(self.channel.options):
+            self.channel.options = ranked
+            self.channel.value = channel if keep_channel else ranked[min(rank, len(ranked) - 1)][1]
+        for slider, length in zip((self.row, self.column), self._looked_at().fused.shape[1:], strict=True):
+            if slider.max != length - 1:  # the same place on a coarser or finer map
+                place = slider.value * length // (slider.max + 1)
+                slider.max, slider.value = length - 1, place
+        if (heads := self._heads()) != list(self.head.options):
+            head = self.head.value
+            self.head.options = heads
+            self.head.value = head if head in heads else ALL_HEADS
+
+    def _take(self, _change: Any) -> None:
+        """An uploaded file joins the images, or a sentence says why not."""
+        if not self.upload.value:
+            return
+        file = self.upload.value[0]
+        try:
+            image = read_image(bytes(file["content"]), (self.images.shape[2], self.images.shape[3]))
+        except ValueError as error:
+            self._say(f"{file['name']}: {error}")
+        else:
+            image = image.to(self.images.device)
+            image = image if self.images.dtype == torch.uint8 else image / 255
+            self.images = torch.cat([self.images, image[None]])
+            self.names.append(file["name"])
+            with self._together():
+                self.image.options = self._named()
+                self.image.value = len(self.images) - 1
+                self._fit(keep_channel=False)
+            self._say(f"{file['name']} is here, at {image.shape[1]}×{image.shape[2]} pixels.")
+        self.upload.value = ()  # so that the same file may come again
+
+    def _say(self, sentence: str) -> None:
+        self.message.value = f'<span role="status">{html.escape(sentence)}</span>'
+
+    # ---- The picture
+
+    def _draw(self) -> tuple[str, str]:
+        m = self.modulation
+        row, column = m.position
+        height, width = m.kernel.shape
+        here = Box(row, column, 1, 1, INK)
+        window = Box(row - height // 2, column - width // 2, height, width)
+        sizes = [values.abs().max().item() for values in (m.u, m.a, m.v, m.fused)]
+        limits = [max(sizes) or 1.0] * 4 if self.scale.value == ONE_SCALE else [size or 1.0 for size in sizes]
+        centre = Box(height // 2, width // 2, 1, 1, INK)
+        rows = [
+            [
+                Panel(
+                    f"{_short(self.names[self.image.value])}\n{height}×{width} window",
+                    self._shown(),
+                    boxes=self._seen(m),
+                ),
+                Panel(f"U\n{number(m.u[m.position], 3)} at □", m.u, limits[0], [window, here], sign="→"),
+                Panel("kernel W", m.kernel, boxes=[centre], sign="×"),
+                Panel(f"window map W · U\nsums to {number(m.window.sum(), 3)}", m.window, boxes=[centre], sign="="),
+            ],
+            [
+                Panel("the kernel, laid at □\n(implied row)", implied_row(m), boxes=[here]),
+                Panel(f"modulation A\n{number(m.value, 3)} at □", m.a, limits[1], [here]),
+                Panel(f"value V\n{number(m.v[m.position], 3)} at □", m.v, limits[2], [here], sign="⊙"),
+                Panel(f"A ⊙ V\n{number(m.fused[m.position], 3)} at □", m.fused, limits[3], [here], sign="="),
+            ],
+        ]
+        if self.swin is not None:
+            rows.append([self._attention_panel(block) for block in self._swin_blocks()])
+        alt = self._describe(m)
+        return draw(rows, alt), alt
+
+    def _shown(self) -> Tensor:
+        return self.images[self.image.value]
+
+    def _seen(self, m: Modulation) -> list[Box]:
+        """Window and position, in pixels of the image."""
+        down, right = (pixels / places for pixels, places in zip(m.image_size, m.a.shape, strict=True))
+        return [Box(*m.window_box), Box(m.position[0] * down, m.position[1] * right, down, right)]
+
+    def _attention_panel(self, block: BlockAttention) -> Panel:
+        """One Swin block's attention row at the place of the position."""
+        y, x = self._token(block)
+        shifted = "shifted windows" if any(block.shift) else "windows"
+        head = "mean of heads" if self.head.value == ALL_HEADS else f"head {self.head.value}"
+        title = f"Swin, {shifted}\nstage {block.stage}, block {block.block}, {head}"
+        return Panel(title, self._attention_row(block), boxes=[Box(y, x, 1, 1, INK)])
+
+    def _attention_row(self, block: BlockAttention) -> Tensor:
+        """(H, W), the chosen head's, or the mean of all."""
+        heads = block.row(*self._token(block))[0].cpu()
+        return heads.mean(dim=0) if self.head.value == ALL_HEADS else heads[self.head.value]
+
+    def _token(self, block: BlockAttention) -> tuple[int, int]:
+        """The token of a Swin's grid that lies where the position lies on ConvMod's map."""
+        sizes = self._looked_at().fused.shape[1:]
+        y, x = (p * tokens // size for p, tokens, size in zip(self.position, block.grid, sizes, strict=True))
+        return y, x
+
+    def _describe(self, m: Modulation) -> str:
+        row, column = m.position
+        rank, channels = self.channel.index + 1, len(self.channel.options)
+        weights = f" ({self.weights.value})" if len(self.models) > 1 else ""
+        sides = "×".join(map(str, m.kernel.shape))
+        told = (
+            f"{self.names[self.image.value]}{weights}: in stage {m.stage}, block {m.block}, channel {m.channel} "
+            f"(no. {rank} of {channels} by what it does), the {m.window.numel()} terms of the {sides} window map at "
+            f"row {row}, column {column} sum to {number(m.window.sum(), 3)}; with the bias {number(m.bias, 3)} that is "
+            f"A = {number(m.value, 3)}, which weighs V = {number(m.v[m.position], 3)} to "
+            f"A ⊙ V = {number(m.fused[m.position], 3)}."
+        )
+        if self.swin is None:
+            return told
+        block = self._swin_blocks()[0]
+        seen = self._attention_row(block)
+        y, x = divmod(int(seen.argmax()), seen.shape[1])
+        return (
+            f"{told} Swin's stage {block.stage}, block {block.block} attends from there to {int((seen > 0).sum())} "
+            f"positions, most ({seen.max():.0%}) to row {y}, column {x}; ConvMod's window holds "
+            f"{int((implied_row(m) != 0).sum())}."
+        )
+
+    def _static(self) -> Picture:
+        one_scale = self.scale.value == ONE_SCALE
+        return Picture(plot_modulation(self._shown(), self.modulation, one_scale=one_scale).figure, self.text)
+
+
+def implied_row(m: Modulation) -> Tensor:
+    """The kernel laid over the map around the position: its row of the HW x HW matrix, as a map (H, W)."""
+    height, width = m.kernel.shape
+    row, column = m.position
+    rows, columns = m.a.shape
+    laid = torch.zeros(rows + height, columns + width)  # half a kernel more on every side, for what hangs over
+    laid[row : row + height, column : column + width] = m.kernel
+    return laid[height // 2 : height // 2 + rows, width // 2 : width // 2 + columns]
+
+
+def read_image(content: bytes, size: tuple[int, int]) -> Tensor:
+    """A picture file's bytes as (3, H, W) uint8: upright, in colour, its middle scaled to `size` = (H, W).
+
+    Raises ValueError, in a sentence, for what is no picture, is damaged, or is too large.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            pixels = opened.width * opened.height
+            image = ImageOps.exif_transpose(opened).convert("RGBA") if pixels <= LARGEST_UPLOAD else None
+    except Exception:  # what a decoder makes of a damaged file can be any exception
+        raise ValueError(
+            "this cannot be read as an image; choose a PNG or JPEG file that other programs open."
+        ) from None
+    if image is None:
+        raise ValueError(f"{pixels:,} pixels are too many; scale it down to at most {LARGEST_UPLOAD:,}.")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    height, width = size
+    image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -1,0 +1,113 @@
+"""The effective receptive field of any stage of some models, to be compared at the press of a key."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from c2f.maps.picture import WINDOW, Picture
+from c2f.maps.receptive_field import (
+    DECADES,
+    HEAT,
+    Extent,
+    ReceptiveField,
+    effective_receptive_field,
+    plot_receptive_fields,
+    shown_weights,
+)
+from c2f.models import Conv2Former
+from c2f.training.augment import normalize
+from c2f_course.widgets.base import Explorer, choice
+from c2f_course.widgets.panel import Box, Panel, draw
+
+HALF, THEORY = "#56B4E9", "#FFFFFF"  # Okabe and Ito's sky blue, seen on black and on yellow
+
+
+class ReceptiveFieldExplorer(Explorer):
+    """Which model, which stage, logarithmic or linear colours; the radii that hold 50 % and 90 % are in the sentence.
+
+    Args:
+        models: Conv2Formers by the name to show; any kernel sizes and depths.
+        images: (N, 3, H, W), uint8 or float from 0 to 1, before normalisation; the gradients of all are averaged, and
+            the first is the one that is seen through the field.
+
+    Raises ValueError for no model and for images of another shape.
+
+    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
+    """
+
+    def __init__(self, models: Mapping[str, Conv2Former], images: Tensor) -> None:
+
+        if not models:
+            raise ValueError("there is no model to explore; give at least one, by its name.")
+        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+            raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
+        self.models, self.images = dict(models), images
+        # All of them at once, so that no key press has to wait for a gradient.
+        self._fields = {
+            (name, stage): effective_receptive_field(model, _on_device_of(model, images), stage)
+            for name, model in self.models.items()
+            for stage in range(len(model.stages))
+        }
+        names = list(self.models)
+        self.model = choice(names, "model", names[0])
+        self.stage = choice(self._stages(), "stage", self._stages()[-1])
+        self.colours = choice(["logarithmic", "linear"], "colours")
+        self._assemble([self.model, self.stage, self.colours])
+
+    @property
+    def field(self) -> ReceptiveField:
+        """What is shown now."""
+        return self._fields[self.model.value, self.stage.value]
+
+    def _stages(self) -> list[int]:
+        return list(range(len(self.models[self.model.value].stages)))
+
+    def _changed(self, change: object) -> None:
+        if self._holding:
+            return
+        with self._together():
+            if (stages := self._stages()) != list(self.stage.options):
+                stage = min(self.stage.value, stages[-1])
+                self.stage.options = stages
+                self.stage.value = stage
+
+    def _draw(self) -> tuple[str, str]:
+        field, alt = self.field, self._describe()
+        log = self.colours.value == "logarithmic"
+        weights = shown_weights(field, log)
+        weights = weights / DECADES + 1 if log else weights
+        boxes = [_box(field.extent, THEORY), _box(field.box(0.9), WINDOW), _box(field.box(0.5), HALF)]
+        image = self.images[0] / 255 if self.images.dtype == torch.uint8 else self.images[0]
+        scale = f"1 is most, 0 is 1/{10**DECADES:,}" if log else "1 is most"
+        panels = [
+            Panel(f"seen from stage {field.stage}\n50 % and 90 % outlined", self.images[0], boxes=boxes[1:]),
+            Panel(f"share of the gradient\n{scale}", weights, 1.0, boxes, HEAT),
+            Panel("the image, as bright\nas it counts", image.cpu() * weights),
+        ]
+        return draw([panels], alt), alt
+
+    def _describe(self) -> str:
+        field = self.field
+        height, width = field.weights.shape
+        reach = max(field.extent.height, field.extent.width)
+        row, column = field.position
+        return (
+            f"{self.model.value}, stage {field.stage}, position row {row}, column {column}: half of the gradient lies "
+            f"within {field.radius(0.5):g} pixels of the centre and 90 % within {field.radius(0.9):g}, by "
+            f"{len(self.images)} image{'s' * (len(self.images) > 1)} of {height}×{width}; the convolutions could reach "
+            f"{reach / 2:g} pixels, {reach}×{reach} in all."
+        )
+
+    def _static(self) -> Picture:
+        name = f"{self.model.value}, stage {self.stage.value}"
+        figure = plot_receptive_fields({name: self.field}, log=self.colours.value == "logarithmic").figure
+        return Picture(figure, self.text)
+
+
+def _on_device_of(model: Conv2Former, images: Tensor) -> Tensor:
+    return normalize(images).to(next(model.parameters()).device)
+
+
+def _box(extent: Extent, colour: str) -> Box:
+    return Box(*extent, colour)

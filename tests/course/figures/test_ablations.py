@@ -1,0 +1,111 @@
+"""Each picture of an ablation says its numbers, and what cannot be drawn is refused in a sentence."""
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from c2f.maps.picture import Picture
+from c2f_course.figures import notebook_09 as ablations
+from c2f_course.tasks.far_apart import draw_strips
+
+STRIPS = draw_strips(torch.tensor([0, 1]), torch.tensor([1, 1]), 20)
+MAP = torch.tensor([[0.0, 2.0, -1.5], [0.0, 0.0, 0.0]])
+GRID = {(10, 3): [0.5, 0.4], (10, 11): [1.0, 0.98], (20, 3): [0.5, 0.52], (20, 11): [0.45, 0.55]}
+LIMITS: dict[str, Callable[[int], float]] = {"reached": lambda d: d + 1}
+RUNS = {"base": [0.8, 0.82, 0.84], "sum": [0.7, 0.7, 0.7]}
+A, B = torch.tensor([1, 1, 1, 0, 0, 0, 1, 1]).bool(), torch.tensor([1, 1, 0, 1, 1, 0, 1, 1]).bool()
+
+PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
+    "strips": (
+        lambda: ablations.plot_strips(STRIPS, ["different", "same"], title="Discs"),
+        ("Discs: 2 strips of 8×48 pixels, titled different, same",),
+    ),
+    "windows": (
+        lambda: ablations.plot_windows(STRIPS[0], (3, 21), {"on the disc": 7}),
+        ("on the disc, at pixel 15", "3 with k = 3, 21 with k = 21"),
+    ),
+    "interaction": (
+        lambda: ablations.plot_interaction(STRIPS[0], {"k = 3": 0 * MAP, "k = 21": MAP}),
+        ("k = 3: zero everywhere", "k = 21: −1.50 to 2.00, other than zero at 2 of 6 positions"),
+    ),
+    "interaction, none": (
+        lambda: ablations.plot_interaction(STRIPS[0], {"k = 3": 0 * MAP}),
+        ("k = 3: zero everywhere",),
+    ),
+    "grid": (
+        lambda: ablations.plot_grid(GRID, LIMITS),
+        ("at 10 pixels k = 3 45 %, k = 11 99 %", "at 20 pixels k = 3 51 %, k = 11 50 %"),
+    ),
+    "ablation": (
+        lambda: ablations.plot_ablation(RUNS, "base", title="Digits"),
+        ("Digits. Held-out", "base 82.0 ± 2.3; sum 70.0 ± 0.0"),
+    ),
+    "twins": (
+        lambda: ablations.plot_twins(torch.tensor([79.5, 80.7, 80.1]), {"one": torch.tensor([0.5, 0.7])}, 0.6),
+        ("3 variants", "spread of 0.6 points", "shows 80.7 % for 80.0", "one: 0.60 points on average"),
+    ),
+    "habits": (
+        lambda: ablations.plot_habits({"bad": torch.tensor([1.0, 1.5]), "good": torch.tensor([-0.5, 0.4])}),
+        ("bad +1.25", "good −0.05"),
+    ),
+    "intervals": (
+        lambda: ablations.plot_intervals((0.8, 0.9), {"digits": 355, "ImageNet": 50_000}),
+        ("accuracy of 80%", "digits, 355 images, ±4.16", "ImageNet, 50,000 images, ±0.35"),
+    ),
+    "paired": (
+        lambda: ablations.plot_paired(A, B, ("base", "stem")),
+        ("4 images are right with both, 1 only with base, 2 only with stem, 1 with neither", "is +12.5 points"),
+    ),
+    "paired, a loss": (lambda: ablations.plot_paired(B, A, ("stem", "base")), ("is −12.5 points",)),
+    "paper": (ablations.plot_paper, ("Hadamard 83.2", "sum 82.7", "T from 82.8 to 83.4", "±0.33 points")),
+}
+
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "no strips": (lambda: ablations.plot_strips(STRIPS[:0], []), "a title each"),
+    "too few titles": (lambda: ablations.plot_strips(STRIPS, ["one"]), "with 1 titles"),
+    "no kernel": (lambda: ablations.plot_windows(STRIPS[0], (), {"here": 3}), "at least one kernel"),
+    "no place": (lambda: ablations.plot_windows(STRIPS[0], (3,), {}), "one place"),
+    "no map": (lambda: ablations.plot_interaction(STRIPS[0], {}), "no map to draw"),
+    "no accuracies": (lambda: ablations.plot_grid({}, LIMITS), "every pair"),
+    "a hole in the grid": (lambda: ablations.plot_grid({(10, 3): [0.5], (20, 11): [0.5]}, LIMITS), "every pair"),
+    "an unknown base": (lambda: ablations.plot_ablation(RUNS, "k = 11"), "give 'k = 11' and the others"),
+    "one seed": (lambda: ablations.plot_ablation(RUNS | {"l1": [0.7]}, "base"), "from one there is no spread"),
+    "one run to judge": (lambda: ablations.judge([0.8], [0.7, 0.8]), "one run has no spread"),
+    "no variant": (lambda: ablations.plot_twins(torch.ones(1), {"one": torch.ones(2)}, 0.6), "two variants or more"),
+    "no habit": (lambda: ablations.plot_habits({}), "no habit to draw"),
+    "no curve": (lambda: ablations.plot_intervals((), {"digits": 355}), "no accuracy"),
+    "other images": (lambda: ablations.plot_paired(A, B[1:], ("a", "b")), "for the same images"),
+    "no images": (lambda: ablations.plot_paired(A[:0], B[:0], ("a", "b")), "at least one"),
+}
+
+
+@pytest.mark.parametrize(("draw", "numbers"), PICTURES.values(), ids=PICTURES)
+def test_a_picture_is_drawn_and_says_its_numbers(draw: Callable[[], Picture], numbers: tuple[str, ...]) -> None:
+    picture = draw()
+    picture.figure.draw_without_rendering()
+    for number in numbers:
+        assert number in picture.alt, picture.alt
+
+
+@pytest.mark.parametrize(("draw", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(draw: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        draw()
+
+
+def test_judging_gives_the_difference_in_points_with_the_noise_of_both() -> None:
+    difference, error = ablations.judge([0.70, 0.72, 0.74], [0.80, 0.82, 0.84])
+    assert difference == pytest.approx(-10)
+    assert error == pytest.approx(math.sqrt(2**2 / 3 + 2**2 / 3))
+
+
+def test_what_is_hard_for_both_cancels_in_pairs() -> None:
+    counts, difference, errors = ablations.compare(A, B)
+    assert counts.tolist() == [[4, 1], [2, 1]]
+    assert difference == pytest.approx(1 / 8)
+    same = ablations.compare(A, A)[2]
+    assert same["paired"] == 0 < same["as if on other images"]
+    assert set(errors) == set(same)

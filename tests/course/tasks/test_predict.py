@@ -1,0 +1,41 @@
+"""A prediction is asked, compared with what is so, and never in the way."""
+
+import pytest
+
+from c2f_course import Prediction
+
+pytest.importorskip("ipywidgets", reason="widgets are of the lab extra: pip install 'c2f[lab]'")
+
+
+def test_a_choice_is_compared() -> None:
+    guess = Prediction("Which?", "this", "that")
+    assert guess.reveal("that", "Because.") == "You made no prediction. It is: that. Because."
+    guess.answer = "this"
+    assert guess.reveal("that") == "You said “this”. It is: that."
+    guess.answer = "that"
+    assert guess.reveal("that") == "As you predicted: that."
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (None, "You made no prediction. It is: 121 terms."),
+        ("121", "You said 121. It is 121 terms, exactly."),
+        ("100", "You said 100. It is 121 terms, not far off."),
+        ("11", "You said 11. It is 121 terms: you were 11 times too low."),
+        ("1210", "You said 1,210. It is 121 terms: you were 10 times too high."),
+        ("-1", "You said -1. It is 121 terms (-122 off)."),
+        ("many", "You made no prediction. It is: 121 terms."),
+    ],
+)
+def test_a_number_is_compared(said: str | None, told: str) -> None:
+    guess = Prediction("How many?", unit="terms")
+    guess.answer = said
+    assert guess.reveal(121) == told
+
+
+def test_wrong_use_is_said() -> None:
+    with pytest.raises(ValueError, match="two or more different"):
+        Prediction("Which?", "one")
+    with pytest.raises(ValueError, match="not one of the options"):
+        Prediction("Which?", "this", "that").reveal("other")
