@@ -15,6 +15,7 @@ from c2f.maps.modulation import Modulation
 from c2f.maps.picture import (
     COUNTS,
     SIGNED,
+    SOFT,
     TEST,
     TRAIN,
     WINDOW,
@@ -268,11 +269,78 @@ def _draw_image(ax: "Axes", image: Tensor, m: Modulation) -> None:
     )
     outline(ax, top, left, m.image_size[0] // m.a.shape[0], m.image_size[1] // m.a.shape[1], colour=WINDOW)
     sides = "×".join(map(str, m.kernel.shape))
+    ax.set(title=f"image\nand the {sides} window", xlabel="pixel column", ylabel="pixel row")
+
+
+def _draw_map(
+    ax: "Axes", bar: "Axes", values: Tensor, title: str, m: Modulation, limit: float | None, window: bool = False
+) -> None:
+    """A map over all positions, the position (and the window) outlined, the value there in the title."""
+    _draw_signed(ax, bar, values, limit)
+    row, column = m.position
+    height, width = m.kernel.shape
+    if window:
+        outline(ax, row - height // 2, column - width // 2, height, width, colour=WINDOW)
+    outline(ax, row, column, 1, 1, colour="black")
+    ax.set(title=f"{title}\n{number(values[m.position], 3)} at □", xlabel="column", ylabel="row")
+
+
+def _draw_kernel(ax: "Axes", bar: "Axes", values: Tensor, title: str) -> None:
+    """Something over the window, in steps from its centre."""
+    half_height, half_width = (size // 2 for size in values.shape)
+    edges = (-half_width - 0.5, half_width + 0.5, half_height + 0.5, -half_height - 0.5)
+    _draw_signed(ax, bar, values, limit=None, extent=edges)
+    outline(ax, 0, 0, 1, 1, colour="black")
+    ax.set(title=title, xlabel="δ column", ylabel="δ row")
+    ax.set_xticks([-half_width, 0, half_width])
+    ax.set_yticks([-half_height, 0, half_height])
+    ax.spines[:].set(color=WINDOW, linewidth=2)
+
+
+def _draw_signed(
+    ax: "Axes",
+    bar: "Axes",
+    values: Tensor,
+    limit: float | None,
+    extent: tuple[float, float, float, float] | None = None,
+) -> None:
+    limit = limit or symmetric_limit(values)
+    drawn = ax.imshow(values.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent)
+    ax.figure.colorbar(drawn, cax=bar, orientation="horizontal")
+    bar.set_xticks([-limit, 0, limit], labels=[number(-limit, 2), "0", number(limit, 2)])
+
+
+def _draw_sum(ax: "Axes", m: Modulation) -> None:
+    """How the window's terms and the bias add up to A at the position: a bar for each share of the sum."""
+    positive, negative = m.window.clamp(min=0).sum().item(), m.window.clamp(max=0).sum().item()
+    names = ["terms above 0", "terms below 0", "bias b", "A at □"]
+    values = [positive, negative, m.bias, m.value]
+    starts = [0, positive, positive + negative, 0]
+    ax.barh(range(4), values, left=starts, color=["#E08214", "#8073AC", SOFT, "black"], height=0.4)
+    ax.axvline(0, color="black", linewidth=0.8)
+    for i, (name, value) in enumerate(zip(names, values, strict=True)):
+        text = ax.text(0.02, i - 0.32, f"{name}: {number(value, 3)}", fontsize=9, transform=ax.get_yaxis_transform())
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    ax.set_ylim(3.4, -0.75)
+    ax.set_yticks([])
+    ax.margins(x=0.05)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.set(title=f"the {m.window.numel()} terms\nadd up to A", xlabel="running sum")
+
+
+def _draw_sign(ax: "Axes", sign: str) -> None:
+    ax.axis("off")
+    ax.text(0.5, 0.5, sign, ha="center", va="center", fontsize=16, transform=ax.transAxes)
+
+
+def _describe_modulation(m: Modulation) -> str:
+    row, column = m.position
+    sides = "×".join(map(str, m.kernel.shape))
     total, bias, value = number(m.window.sum(), 3), number(m.bias, 3), number(m.value, 3)
     v, fused = (number(values[m.position], 3) for values in (m.v, m.fused))
     return (
         f"In stage {m.stage}, block {m.block}, channel {m.channel}, the {m.window.numel()} terms of the {sides} window "
-        f"map at row {row}, column {column} sum to {total}, which with the bias {bias} makes the modulation A = {value}; "
-        f"it weighs the value V = {v} to {fused}, and over the whole map A runs from {number(m.a.min(), 3)} to "
-        f"{number(m.a.max(), 3)}."
+        f"map at row {row}, column {column} sum to {total}, which with the bias {bias} makes the modulation A = "
+        f"{value}; it weighs the value V = {v} to {fused}, and over the whole map A runs from {number(m.a.min(), 3)} "
+        f"to {number(m.a.max(), 3)}."
     )
