@@ -34,10 +34,13 @@ def test_the_course_map_and_the_notebooks_agree() -> None:
 
 def test_every_folder_and_module_of_the_layout_is_there() -> None:
     layout = re.search(r"## How it is laid out\n\n((?:    .+\n)+)", README)[1]
-    entries = re.findall(r"^(    |      )([\w.]+/?)", layout, re.MULTILINE)
-    paths = [ROOT / ("c2f" if indent == "      " else "") / name for indent, name in entries]
-    assert len(paths) > 8
-    assert [path for path in paths if not path.exists()] == []
+    folders, found = [ROOT], []  # the folder that each depth of the indentation is in
+    for indent, name in re.findall(r"^ {4}( {0,4})([\w.]+/?) ", layout, re.MULTILINE):
+        del folders[len(indent) // 2 + 1 :]
+        found.append(folders[-1] / name)
+        folders.append(found[-1])
+    assert len(found) > 15
+    assert [path for path in found if not path.exists()] == []
 
 
 def test_the_results_have_their_place() -> None:
