@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from c2f.maps import (
     Modulation,
     Picture,
-    look_at,
+    modulation_at,
     plot_confusion,
     plot_history,
     plot_images,
@@ -192,7 +192,7 @@ def test_maps_that_cannot_be_drawn_are_refused() -> None:
 def seen() -> Modulation:
     torch.manual_seed(0)
     model = Conv2Former(replace(VARIANTS["conv2former_mini_cifar"], dims=(4, 6), depths=(1, 1), kernel_size=5))
-    return look_at(model, torch.randn(1, 3, 16, 24), stage=0, block=0, channel=2, position=(0, 7))
+    return modulation_at(model, torch.randn(1, 3, 16, 24), stage=0, block=0, channel=2, position=(0, 7))
 
 
 def test_the_modulation_picture_draws_the_maps_and_says_the_numbers(seen: Modulation) -> None:
