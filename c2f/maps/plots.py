@@ -108,10 +108,11 @@ def plot_history(history: History) -> Picture:
 def draw_history(axes: Sequence["Axes"], history: History, x: str = "epoch", steps_per_epoch: int = 1) -> None:
     """Loss on the first axes and accuracy on the second, a mark at the end of every epoch; `x` names their x-axis."""
     lines = (("train", "training images", TRAIN, "o-"), ("test", "test images", TEST, "s--"))
-    ends = [record.epoch * steps_per_epoch for record in history.records]
+    records = history.records if steps_per_epoch else []  # 0: the length of an epoch is not known yet
     for ax, quantity, corner in zip(axes, ("loss", "accuracy"), ("upper right", "lower right"), strict=True):
-        for split, name, colour, style in lines if ends else ():
-            values = [getattr(record, f"{split}_{quantity}") for record in history.records]
+        for split, name, colour, style in lines if records else ():
+            ends = [record.epoch * steps_per_epoch for record in records]
+            values = [getattr(record, f"{split}_{quantity}") for record in records]
             ax.plot(ends, values, style, color=colour, markersize=4, linewidth=1.6, label=name)
         ax.set(title=quantity.capitalize(), xlabel=x)
         tidy(ax)

@@ -78,7 +78,8 @@ def _back_to_pixels(model: Conv2Former, stage: int, position: Position, reaches:
 
 
 def _check_stage(model: Conv2Former, stage: int) -> None:
-    if not 0 <= stage < (stages := len(model.stages)):
+    stages = len(model.stages)
+    if not 0 <= stage < stages:
         raise ValueError(f"there is no stage {stage}; this model has {stages}: use 0 to {stages - 1}.")
 
 

@@ -157,17 +157,19 @@ def test_speed_is_measured_for_each_model_in_each_round():
     models = [create_model("conv2former_mini_cifar", **TINY) for _ in range(2)]
     before = models[0].head.fc.weight.detach().clone()
     speeds = report.measure_speed(models, [laptop(), seed()], (16, 16), conditions)
-    assert [len(speed.train) for speed in speeds] == [len(speed.inference) for speed in speeds] == [2, 2]
-    assert all(rate > 0 and math.isfinite(rate) for speed in speeds for rate in speed.train + speed.inference)
+    assert [[len(rates) for rates in speed] for speed in speeds] == [[2, 2], [2, 2]]
+    assert all(rate > 0 and math.isfinite(rate) for training, inference in speeds for rate in training + inference)
     assert not torch.equal(models[0].head.fc.weight, before)  # the optimizer's step is part of what is timed
     for said in ("bf16", "channels_last", "batch 2", f"{torch.get_num_threads()} thread", "torch 2."):
         assert said in str(conditions)
 
 
 def test_curves_show_both_splits_over_epochs_and_time(rivals, tmp_path):
-    figure = report.curves(rivals)
-    figure.savefig(tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    picture = report.curves(rivals)
+    picture.save(tmp_path / "curves.png")
+    content = (tmp_path / "curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG") and picture.alt.encode("latin-1") in content
+    figure = picture.figure
     loss_by_epoch, loss_by_time, accuracy_by_epoch, accuracy_by_time = figure.axes
     assert all(len(ax.lines) == 4 for ax in figure.axes)  # two runs, two splits
     assert (loss_by_epoch.get_ylabel(), accuracy_by_epoch.get_ylabel()) == ("loss", "accuracy")
@@ -176,14 +178,14 @@ def test_curves_show_both_splits_over_epochs_and_time(rivals, tmp_path):
     np.testing.assert_allclose(accuracy_by_time.lines[1].get_xydata(), [[60, 0.5], [120, 0.6]])
     colours = [line.get_color() for line in loss_by_epoch.lines]
     assert colours[0] == colours[1] != colours[2] == colours[3]
-    assert figure.describe.startswith(
+    assert picture.alt.startswith(
         "conv2former_n_cifar: test accuracy 50.0 % after epoch 1, 60.0 % after epoch 2, test loss 0.950, 2 min; swin_t:"
     )
 
 
 def test_long_runs_are_drawn_in_hours(tmp_path):
     run = report.load_finished(write_run(tmp_path / "a", "swin_t", replace(seed(), epochs=200)))
-    figure = report.curves([run])
+    figure = report.curves([run]).figure
     assert "hours of training" in figure.axes[3].get_xlabel()
     assert figure.axes[2].yaxis.get_major_formatter()(0.575) == "57.5 %"
     assert figure.axes[0].lines[0].get_marker() == ""

@@ -1,8 +1,6 @@
 """The pictures hold the numbers they are about, on their axes and in their text alternatives."""
 
 import base64
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,12 +75,6 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     monkeypatch.setattr("IPython.display.display", display)
     return messages
-
-
-def test_matplotlib_is_imported_with_the_first_picture_only() -> None:
-    code = "import sys, c2f.maps; print([m for m in ('matplotlib', 'IPython', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_picture_can_be_saved(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_registry_builds_them_and_they_learn_at_32x32(name: str):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", c2f.list_models())
+@pytest.mark.parametrize("name", ["conv2former_n_cifar", "conv2former_mini_cifar", "conv2former_n", *TORCHVISION])
 def test_torchinfo_summarises_every_model(name: str):
     with torch.device("meta"):
         model = c2f.create_model(name)
