@@ -15,7 +15,7 @@ from c2f.models import create_model
 from c2f.training.history import EpochRecord, History
 from c2f.training.recipes import RECIPES, laptop, seed
 
-TINY = {"dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "kernel_size": 3}
+TINY = {"dims": [8, 8], "depths": [1, 1], "kernel_size": 3}
 CLASSES = ["cat", "dog", "ship"]
 
 
@@ -138,7 +138,7 @@ def test_training_command_brings_back_the_run(tmp_path, name):
     assert program == "c2f"
     assert parsed.settings == recipe
     assert (parsed.model, parsed.data, parsed.recipe, parsed.image_size) == ("conv2former_n_cifar", "cifar10", name, 64)
-    expected = {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "kernel_size": 3, "layer_scale": None, "fusion": "sum"}
+    expected = {"dims": (8, 8), "depths": (1, 1), "kernel_size": 3, "layer_scale": None, "fusion": "sum"}
     assert cli.parse_overrides(parsed.set) == expected
 
 
