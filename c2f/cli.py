@@ -251,8 +251,11 @@ class Compare(_OnDevice):
         return EXIT_OK
 
     def _command(self) -> str:
-        changed = [f.name for f in fields(self) if f.name != "runs" and getattr(self, f.name) != f.default]
-        flags = [word for name in changed for word in c2f.report.as_flag(name, getattr(self, name))]
+        flags = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name != "runs" and value != f.default:
+                flags += c2f.report.as_flag(f.name, value if isinstance(f.default, bool) else str(value))
         return shlex.join(["c2f", "compare", *map(str, self.runs), *flags])
 
     def _conditions(self, first: "Run") -> "Conditions":

@@ -238,8 +238,9 @@ def _draw_kernel(ax: "Axes", bar: "Axes", values: Tensor, title: str) -> None:
     _draw_signed(ax, bar, values, None)
     outline(ax, half, half, 1, 1, colour="black")
     ax.set(title=title, xlabel="δ column", ylabel="δ row")
-    ax.set_xticks([0, half, 2 * half], [-half, 0, half])
-    ax.set_yticks([0, half, 2 * half], [-half, 0, half])
+    steps = [number(-half, 0), "0", str(half)]
+    ax.set_xticks([0, half, 2 * half], steps)
+    ax.set_yticks([0, half, 2 * half], steps)
     ax.spines[:].set(color=WINDOW, linewidth=2)
 
 

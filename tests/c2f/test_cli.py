@@ -199,6 +199,11 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
     assert "not measured" in capsys.readouterr().out
 
 
+def test_the_command_of_a_table_asks_for_the_same_table():
+    compare = cli.Compare(runs=(Path("a"), Path("b")), measure=False, channels_last=True, precision="bf16")
+    assert cli.parse(shlex.split(compare._command())[1:]) == compare
+
+
 # ---- What goes wrong
 
 
