@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from c2f.bench.measure import Conditions
-    from c2f.training.checkpoint import Run
     from c2f.training.loop import Callback
+    from c2f.training.run import Run
 
 EXIT_OK, EXIT_NOT_READY, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_DATA = "digits"
@@ -175,7 +175,7 @@ def load_trained(place: Path, which: str = "final") -> tuple["Run", "nn.Module",
     `place` is a run's folder, or one of its weight files or checkpoints. A run that has not reached its last epoch
     has no final weights yet: its checkpoint stands in.
     """
-    from c2f.training.checkpoint import load_run
+    from c2f.training.run import load_run
 
     folder = place if place.is_dir() else place.parent
     run = load_run(folder)
@@ -184,26 +184,9 @@ def load_trained(place: Path, which: str = "final") -> tuple["Run", "nn.Module",
         source = folder / f"{which}.safetensors"
         if which == "final" and not source.exists() and (folder / "last.ckpt").exists():
             source = folder / "last.ckpt"
-    if source.suffix == ".ckpt":
-        return run, _load_checkpointed(run, source), source
-    if source.suffix != ".safetensors":
+    if source.suffix not in (".ckpt", ".safetensors"):
         raise ValueError(f"{source} holds no weights; name a run's folder, or a .safetensors or .ckpt file of one.")
-    return run, run.load_model(source.stem), source
-
-
-def _load_checkpointed(run: "Run", source: Path) -> "nn.Module":
-    """The model as its evaluation sees it: with averaged weights where the recipe averages them."""
-    from c2f.report import build
-    from c2f.training.checkpoint import load_checkpoint, load_into
-
-    saved = load_checkpoint(source)
-    weights = saved["model"]
-    if saved["average"]:
-        averaged = [name for name in saved["average"] if name.startswith("module.")]
-        weights = {name.removeprefix("module."): saved["average"][name] for name in averaged}
-    model = build(run)
-    load_into(model, weights, source)
-    return model.eval()
+    return run, run.load_model(source.name.removesuffix(".safetensors")), source
 
 
 @dataclass

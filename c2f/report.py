@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from c2f.bench.measure import Conditions, forward_pass, interleaved, say_threads, say_versions, training_step
-from c2f.models import create_model
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
-from c2f.training.checkpoint import Run, load_run
 from c2f.training.recipes import RECIPES, Recipe
+from c2f.training.run import Run, load_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,11 +88,6 @@ def image_size(run: Run) -> tuple[int, int]:
     """Height and width of the images that a run was trained on."""
     height, width = run.recipe["data"].get("image_size", (32, 32))
     return height, width
-
-
-def build(run: Run) -> nn.Module:
-    """A run's model with fresh weights: enough to count and time it, also where the weights were not kept."""
-    return create_model(run.recipe["model"], **run.recipe["overrides"])
 
 
 def recipe_of(run: Run) -> Recipe:
@@ -182,7 +176,7 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
         raise ValueError(f"these runs saw images of different sizes ({sorted(sizes)}); compare those of one size.")
     (size,) = sizes
     with torch.device("cpu" if conditions else "meta"):  # to count, shapes without numbers are enough
-        models = [build(run) for run in runs]
+        models = [run.build_model() for run in runs]
     costs = [multiply_adds(model, size) for model in models]
     speeds: list[Speed] | list[None] = [None] * len(runs)
     if conditions:

@@ -25,7 +25,7 @@ from c2f.maps.picture import (
     outline,
     symmetric_limit,
 )
-from c2f.training.history import History
+from c2f.training.run import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

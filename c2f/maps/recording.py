@@ -27,8 +27,8 @@ from c2f.maps.modulation import channels_by_effect, parts_of
 from c2f.models import Conv2Former
 from c2f.models.baselines import Swin
 from c2f.training.augment import normalize
-from c2f.training.history import EpochRecord, History
 from c2f.training.loop import Callback, TrainingState
+from c2f.training.run import EpochRecord, History
 
 KEPT_CHANNELS = 8
 

@@ -6,7 +6,7 @@ Each named recipe is a function whose docstring is its receipt: command, hardwar
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Optimizer = Literal["adam", "adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -88,44 +88,27 @@ class Recipe:
     """Decides the order of images, every augmentation and every dropped path."""
 
     def __post_init__(self) -> None:
-        def check(good: bool, sentence: str) -> None:
-            if not good:
-                raise ValueError(f"recipe: {sentence}")
+        def check(names: str, good: Callable[[Any], bool], advice: str) -> None:
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not good(value):
+                    raise ValueError(f"recipe: {name} is {value!r}; {advice}.")
 
-        for field in ("epochs", "batch_size"):
-            check(getattr(self, field) >= 1, f"{field} is {getattr(self, field)}; use at least 1.")
-        for field in ("lr", "muon_lr"):
-            value = getattr(self, field)
-            check(math.isfinite(value) and value > 0, f"{field} is {value}; use a positive number such as 0.001.")
-        for field in (
-            "weight_decay",
-            "warmup_epochs",
-            "clip_grad",
-            "rotation",
-            "mixup",
-            "cutmix",
-            "crop_padding",
-        ):
-            check(getattr(self, field) >= 0, f"{field} is {getattr(self, field)}; use 0 (off) or more.")
-        check(
-            self.warmup_epochs < self.epochs or self.warmup_epochs == 0,
-            f"a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}; shorten it or train longer.",
-        )
-        for field in ("label_smoothing", "ema", "drop_path", "beta2", "small_share"):
-            value = getattr(self, field)
-            check(value is None or 0 <= value < 1, f"{field} is {value}; use at least 0 and less than 1.")
-        for field in ("image_mixup", "erasing", "flip", "color_jitter"):
-            check(
-                0 <= getattr(self, field) <= 1,
-                f"{field} is {getattr(self, field)}; use a number from 0 to 1.",
+        check("epochs batch_size", lambda x: x >= 1, "use at least 1")
+        check("lr muon_lr", lambda x: 0 < x < math.inf, "use a positive number such as 0.001")
+        positive = "weight_decay warmup_epochs clip_grad rotation mixup cutmix crop_padding"
+        check(positive, lambda x: 0 <= x < math.inf, "use 0 (off) or more")
+        check("label_smoothing ema drop_path beta2 small_share", lambda x: 0 <= x < 1, "use at least 0, less than 1")
+        check("image_mixup erasing flip color_jitter", lambda x: 0 <= x <= 1, "use a number from 0 to 1")
+        check("mix_share crop_scale small_scale", lambda x: 0 < x <= 1, "use a share above 0, at most 1")
+        check("rand_augment", lambda x: 0 <= x <= 10, "use 1 to 10, or 0 for off")
+        for name, kind in {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}.items():
+            check(name, get_args(kind).__contains__, f"use {' or '.join(get_args(kind))}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}; shorten it or "
+                f"train longer."
             )
-        for field in ("mix_share", "crop_scale", "small_scale"):
-            check(0 < getattr(self, field) <= 1, f"{field} is {getattr(self, field)}; use a share above 0, at most 1.")
-        check(0 <= self.rand_augment <= 10, f"rand_augment is {self.rand_augment}; use 1 to 10, or 0 for off.")
-        choices = {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}
-        for field, values in choices.items():
-            value = getattr(self, field)
-            check(value in get_args(values), f"{field} is {value!r}; use {' or '.join(get_args(values))}.")
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of step `step`, counted from 0: a pure function, so that it can be drawn before it is used."""

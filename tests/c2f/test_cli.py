@@ -19,8 +19,8 @@ from c2f import cli, doctor
 from c2f.models import create_model, list_models
 from c2f.models.weights import provenance
 from c2f.training import loop
-from c2f.training.checkpoint import load_run
 from c2f.training.recipes import RECIPES, Recipe
+from c2f.training.run import load_run
 
 TINY = shlex.split("--set dims=8,8,8,8 --set depths=1,1,1,1 --set kernel_size=3 --image-size 16")
 TRAIN = ["train", "--data", "digits", "--epochs", "1", "--batch-size", "512", "--no-channels-last", *TINY]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import pytest
 
-from c2f.training.checkpoint import load_run
+from c2f.training.run import load_run
 
 SCRIPT = """
     import sys

@@ -18,7 +18,6 @@ import c2f
 from c2f.device import choose_device
 from c2f.fast import autotune
 from c2f.training.augment import normalize
-from c2f.training.checkpoint import CheckpointError, load_checkpoint, load_run, load_weights
 from c2f.training.data import Dataset, Split, load_dataset
 from c2f.training.loop import (
     Callback,
@@ -33,6 +32,7 @@ from c2f.training.loop import (
 )
 from c2f.training.muon import Muon
 from c2f.training.recipes import Recipe
+from c2f.training.run import CheckpointError, load_checkpoint, load_run, load_weights
 
 # Everything that draws random numbers or keeps state between steps is on.
 RECIPE = Recipe(
