@@ -60,7 +60,7 @@ def available(root: Path | None = None) -> list[Available]:
     root = _root(root)
     found = [Available("digits", True, "inside scikit-learn", digits.COUNT, 0), _available_cifar10(root)]
     for folder in image_folder.find_all(root):
-        sizes = [file.size for split in ("train", "test") for file in image_folder.walk(folder / split)]
+        sizes = [os.path.getsize(image) for split in ("train", "test") for image in image_folder.walk(folder / split)]
         found.append(Available(folder.name, True, str(folder), len(sizes), sum(sizes)))
     return found
 

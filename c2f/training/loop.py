@@ -39,7 +39,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's answers on one split: mean loss, share that is right, and the predicted class of each image (N,)."""
+    """A model's results on one split: mean loss, accuracy (0 to 1), and the predicted class of each image (N,)."""
 
     loss: float
     accuracy: float
@@ -60,7 +60,7 @@ class TrainingState:
 
 
 class Callback:
-    """Watch a training: override what you need. It may draw random numbers; the loop seeds every step anew."""
+    """Observes a training: override what you need. It may draw random numbers; the loop seeds every step anew."""
 
     def on_step(self, state: TrainingState) -> None:
         """After every optimizer step."""
@@ -90,7 +90,7 @@ def train(
         out: the run's folder. One that holds an unfinished run of the same model, data and recipe is resumed.
         device: "cuda", "mps" or "cpu"; by default the best one there is.
         callbacks: called after every step and every epoch.
-        progress: a bar, and a line an epoch.
+        progress: a bar, and one line per epoch.
         checkpoint_seconds: how much work a kill may cost, beside what an epoch's end always saves.
         accelerate: compute the model's layers in the way that is fastest here (`c2f.accelerate`) while it trains.
 
@@ -335,10 +335,9 @@ def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
 def set_drop_path(model: nn.Module, rate: float | None) -> None:
     """Let stochastic depth rise linearly from 0 at the first block to `rate` at the last; None leaves it as it is."""
     layers = [module for module in model.modules() if isinstance(module, StochasticDepth)]
-    if rate is None or not layers:
-        return
-    for layer, p in zip(layers, torch.linspace(0, rate, len(layers), device="cpu").tolist(), strict=True):
-        layer.p = p
+    if rate is not None:
+        for layer, p in zip(layers, torch.linspace(0, rate, len(layers), device="cpu").tolist(), strict=True):
+            layer.p = p
 
 
 def reduced_size(size: tuple[int, int], scale: float, model: nn.Module) -> tuple[int, int]:

@@ -133,24 +133,18 @@ def seed() -> Recipe:
     Here, one epoch only: 39.2 % on CIFAR-10 (JPEG copy), one thread of a busy Xeon, 60 min (data/results/one_epoch).
     """
     return Recipe(
-        epochs=50,
-        batch_size=256,
-        optimizer="adam",  # with its weight decay as an L2 penalty on every parameter, norms and biases too
-        lr=1e-3,
-        weight_decay=1e-5,
+        epochs=50, batch_size=256,
+        optimizer="adam", lr=1e-3,
+        weight_decay=1e-5,  # as an L2 penalty on every parameter, norms and biases too
         label_smoothing=0.1,  # the original smooths the validation loss as well, and so does the loop
-        drop_path=0.1,
-        color_jitter=0.2,
+        drop_path=0.1, color_jitter=0.2,
         # Odd: the notebook lists PaddleX's MixupImage here. It mixes pairs of images, and given one image, as there,
-        # hands it back as it is. So nothing is blended; `image_mixup=1` would blend, and leave the labels.
+        # returns it as it is. So nothing is blended; `image_mixup=1` would blend, and leave the labels.
         image_mixup=0.0,
-        crop="resized",
-        crop_scale=0.6,
+        crop="resized", crop_scale=0.6,
         erasing=0.5,  # odd: it comes before flip and rotation, so the erased rectangle turns with the image
-        flip=0.5,
-        rotation=20.0,
-        seed=42,
-    )
+        flip=0.5, rotation=20.0, seed=42,
+    )  # fmt: skip
 
 
 def digits() -> Recipe:
@@ -161,16 +155,10 @@ def digits() -> Recipe:
     Reached: 98.9 % of 355 held-out digits, last epoch, seed 42.
     """
     return Recipe(
-        epochs=6,
-        batch_size=48,
-        lr=3e-3,
-        weight_decay=0.05,
-        warmup_epochs=0.5,
-        drop_path=0.0,
-        crop="shift",
-        crop_padding=2,
+        epochs=6, batch_size=48, lr=3e-3, weight_decay=0.05, warmup_epochs=0.5,
+        drop_path=0.0, crop="shift", crop_padding=2,
         channels_last=True,
-    )
+    )  # fmt: skip
 
 
 def laptop() -> Recipe:
@@ -181,23 +169,11 @@ def laptop() -> Recipe:
     Reached: 83.7, 84.1 and 83.9 % on CIFAR-10 (JPEG copy), last epoch, seeds 42, 43 and 44 (data/results/laptop).
     """
     return Recipe(
-        epochs=10,
-        batch_size=128,
-        optimizer="muon",
-        lr=0.01,
-        muon_lr=0.02,
-        beta2=0.99,
-        schedule="linear",
-        warmup_epochs=0.1,
-        label_smoothing=0.1,
-        drop_path=0.0,
-        crop="shift",
-        crop_padding=2,
-        flip=0.5,
-        small_share=0.6,
-        precision="auto",
-        channels_last=True,
-    )
+        epochs=10, batch_size=128, optimizer="muon", lr=0.01, muon_lr=0.02, beta2=0.99, schedule="linear",
+        warmup_epochs=0.1, label_smoothing=0.1, drop_path=0.0,
+        crop="shift", crop_padding=2, flip=0.5,
+        small_share=0.6, precision="auto", channels_last=True,
+    )  # fmt: skip
 
 
 def hour() -> Recipe:
@@ -208,18 +184,11 @@ def hour() -> Recipe:
     Reached: 88.0 % on CIFAR-10 (JPEG copy), last epoch, seed 42 (data/results/laptop/conv2former_mini_cifar-wide).
     """
     return replace(
-        laptop(),
-        epochs=22,
-        batch_size=256,
-        lr=0.014,
-        muon_lr=0.03,
-        weight_decay=0.05,
-        crop_padding=4,
-        mixup=0.2,
-        cutmix=1.0,
-        mix_share=0.8,  # He et al. 2019, arXiv:1909.09148: end on the images that the model will be asked about
+        laptop(), epochs=22, batch_size=256, lr=0.014, muon_lr=0.03, weight_decay=0.05,
+        crop_padding=4, mixup=0.2, cutmix=1.0,
+        mix_share=0.8,  # He et al. 2019, arXiv:1909.09148: end on images as they are at inference
         small_share=0.65,
-    )
+    )  # fmt: skip
 
 
 def gpu() -> Recipe:
@@ -229,26 +198,11 @@ def gpu() -> Recipe:
     Hardware, time and figure reached: not measured.
     """
     return Recipe(
-        epochs=50,
-        batch_size=512,
-        lr=2e-3,
-        weight_decay=0.05,
-        warmup_epochs=3,
-        clip_grad=1.0,
-        label_smoothing=0.1,
-        drop_path=0.1,
-        ema=0.999,
-        crop="shift",
-        crop_padding=4,
-        flip=0.5,
-        erasing=0.25,
-        rand_augment=9,
-        mixup=0.8,
-        cutmix=1.0,
-        precision="bf16",
-        channels_last=True,
-        compile=True,
-    )
+        epochs=50, batch_size=512, lr=2e-3, weight_decay=0.05, warmup_epochs=3, clip_grad=1.0,
+        label_smoothing=0.1, drop_path=0.1, ema=0.999,
+        crop="shift", crop_padding=4, flip=0.5, erasing=0.25, rand_augment=9, mixup=0.8, cutmix=1.0,
+        precision="bf16", channels_last=True, compile=True,
+    )  # fmt: skip
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"seed": seed, "digits": digits, "laptop": laptop, "hour": hour, "gpu": gpu}

@@ -303,18 +303,14 @@ class RunFolder:
             **described,
             "parameters": sum(p.numel() for p in model.parameters()),
             "complete": last.epoch == self.epochs,
-            "test_loss": last.test_loss,
-            "train_accuracy": last.train_accuracy,
-            "train_loss": last.train_loss,
-            "best_test_accuracy": best.test_accuracy,
-            "best_epoch": best.epoch,
+            "test_loss": last.test_loss, "train_accuracy": last.train_accuracy, "train_loss": last.train_loss,
+            "best_test_accuracy": best.test_accuracy, "best_epoch": best.epoch,
             "seconds": round(sum(record.seconds for record in history.records), 1),
             "images_per_second": round(statistics.median(r.images_per_second for r in history.records), 1),
             "precision": precision,  # what the recipe's "auto" came to on this machine
-            "hardware": describe_hardware(self.device),
-            "versions": describe_versions(),
+            "hardware": describe_hardware(self.device), "versions": describe_versions(),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        }  # fmt: skip
         write_json(self.path / "summary.json", summary)
 
 

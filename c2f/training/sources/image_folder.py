@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,14 +20,6 @@ ENDINGS = (*IMG_EXTENSIONS, ".gif")
 LAYOUT = "an image folder holds train/<class>/* and test/<class>/*"
 
 
-class File(NamedTuple):
-    """An image file as the file system knows it."""
-
-    path: str
-    size: int  # bytes
-    mtime_ns: int
-
-
 def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
     """All images of `folder`, decoded once and kept in `root`; decoded again when a file came, went or changed."""
     name = folder.resolve().name
@@ -42,7 +33,8 @@ def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
         return describe(name, *splits, classes, f"image folder {name}")
 
     # The key changes with any file's name, size or time of change, and when a file moves to another class or split.
-    listing = [(file.path[len(str(folder)) :], file.size, file.mtime_ns) for file in files]
+    stats = ((path, os.stat(path)) for path in files)
+    listing = [(path[len(str(folder)) :], stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     key = hashlib.sha256(repr(listing).encode()).hexdigest()
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]  # two folders may have one name
     return cached(root, f"{name}-{place}", key, image_size, decode)
@@ -55,17 +47,14 @@ def find_all(root: Path) -> list[Path]:
     return sorted(f for f in root.iterdir() if (f / "train").is_dir() and (f / "test").is_dir())
 
 
-def walk(folder: str | Path) -> list[File]:
+def walk(folder: str | Path) -> list[str]:
     """All images below `folder`, in an order that is the same everywhere; hidden files and folders are left out."""
     found = []
     for place, folders, names in os.walk(folder, onerror=_refuse):  # which follows no links: they may lead in a circle
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(place, name)
-            if name.lower().endswith(ENDINGS) and not name.startswith(".") and os.path.isfile(path):
-                status = os.stat(path)
-                found.append(File(path, status.st_size, status.st_mtime_ns))
-    return sorted(found, key=lambda file: file.path.split(os.sep))
+        images = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+        found += [path for name in images if os.path.isfile(path := os.path.join(place, name))]
+    return sorted(found, key=lambda path: path.split(os.sep))
 
 
 def _refuse(error: OSError) -> None:
@@ -100,9 +89,9 @@ def _folders_in(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
 
 
-def _files(split: Path, classes: Sequence[str]) -> tuple[list[File], Tensor]:
+def _files(split: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
     """The images of a split, class by class, and the label of each, (N,)."""
-    files: list[File] = []
+    files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = walk(split / name)
@@ -116,16 +105,16 @@ def _files(split: Path, classes: Sequence[str]) -> tuple[list[File], Tensor]:
     return files, torch.tensor(labels)
 
 
-def _decode_all(files: Sequence[File], folder: Path, image_size: int, progress: bool) -> Tensor:
+def _decode_all(files: Sequence[str], folder: Path, image_size: int, progress: bool) -> Tensor:
     """All images, (N, 3, image_size, image_size) uint8, on as many threads as there are cores."""
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
     broken: list[str] = []
 
     def decode(i: int) -> None:
         try:
-            images[i] = _decode(files[i].path, image_size)
+            images[i] = _decode(files[i], image_size)
         except Exception:  # what a decoder makes of a damaged file can be any exception
-            broken.append(os.path.relpath(files[i].path, folder))
+            broken.append(os.path.relpath(files[i], folder))
 
     bar = tqdm(total=len(files), desc=f"decoding {folder.name}", unit="image", disable=not progress)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
