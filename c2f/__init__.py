@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from c2f.fast.accelerate import accelerate
     from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, create_model, list_models
     from c2f.training import recipes
-    from c2f.training.checkpoint import load_run
     from c2f.training.data import load_dataset
     from c2f.training.loop import evaluate, train
     from c2f.training.recipes import Recipe
+    from c2f.training.run import load_run
 
 try:
     __version__ = version("c2f")
@@ -37,7 +37,7 @@ _HOMES = {
     "accelerate": "fast.accelerate",
     "evaluate": "training.loop",
     "load_dataset": "training.data",
-    "load_run": "training.checkpoint",
+    "load_run": "training.run",
     "train": "training.loop",
 }
 _MODULES = {name: name for name in ("device", "doctor", "fast", "files", "maps", "models", "report", "training")}

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from c2f.bench.measure import Conditions
-    from c2f.training.checkpoint import Run
     from c2f.training.loop import Callback
+    from c2f.training.run import Run
 
 EXIT_OK, EXIT_NOT_READY, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_DATA = "digits"
@@ -172,20 +172,9 @@ def load_trained(place: Path, which: str = "final") -> tuple["Run", "nn.Module",
         source, last = place / f"{which}.safetensors", place / "last.ckpt"
         if which == "final" and last.exists() and not source.exists():
             source = last
-    if source.suffix == ".safetensors":
-        return run, run.load_model(source.stem), source
-    if source.suffix != ".ckpt":
+    if source.suffix not in (".ckpt", ".safetensors"):
         raise ValueError(f"{source} holds no weights; name a run's folder, or a .safetensors or .ckpt file of one.")
-
-    from c2f.training.checkpoint import load_checkpoint, load_into
-
-    saved = load_checkpoint(source)
-    weights = saved["model"]
-    if saved["average"]:  # what is evaluated, if the recipe averages weights
-        weights = {name: saved["average"][f"module.{name}"] for name in weights}
-    model = c2f.report.build(run)
-    load_into(model, weights, source)
-    return run, model.eval(), source
+    return run, run.load_model(source.name.removesuffix(".safetensors")), source
 
 
 @dataclass(kw_only=True)
@@ -213,7 +202,7 @@ class Export:
         weights = self.weights or data.name
         path = weights_folder() / f"{name}-{weights}.safetensors"
         save_half(path, model, {**run.summary, **run.recipe, "command": report.training_command(run)})
-        kept = c2f.evaluate(report.build(run, weights), data.test, **settings)
+        kept = c2f.evaluate(c2f.create_model(name, weights=weights, **run.recipe["overrides"]), data.test, **settings)
         print(
             f"{path}: {path.stat().st_size / 2**20:.1f} MiB; accuracy on the {len(data.test):,} test images of "
             f"{data.name} {kept.accuracy:.2%}, before {trained.accuracy:.2%}"

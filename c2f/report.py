@@ -17,10 +17,9 @@ from torch import nn
 
 from c2f.bench.measure import Conditions, forward_pass, interleaved, say_threads, say_versions, training_step
 from c2f.maps.picture import AMBER, PURPLE, SKY, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
-from c2f.models import create_model
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
-from c2f.training.checkpoint import Run, load_run
 from c2f.training.recipes import RECIPES, Recipe
+from c2f.training.run import Run, load_run
 
 # Okabe and Ito's colours, told apart by every kind of eye, in an order that is also one of lightness.
 COLOURS = (TRAIN, TEST, WINDOW, PURPLE, AMBER, SKY, "#000000")
@@ -79,11 +78,6 @@ def image_size(run: Run) -> tuple[int, int]:
     """Height and width of the images that a run was trained on."""
     height, width = run.recipe["data"].get("image_size", (32, 32))
     return height, width
-
-
-def build(run: Run, weights: str | None = None) -> nn.Module:
-    """A run's model with fresh weights, or with exported ones; fresh ones are enough to count and to time."""
-    return create_model(run.recipe["model"], weights=weights, **run.recipe["overrides"])
 
 
 def recipe_of(run: Run) -> Recipe:
@@ -155,7 +149,7 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
         raise ValueError(f"these runs saw images of different sizes ({sorted(sizes)}); compare those of one size.")
     (size,) = sizes
     with torch.device("cpu" if conditions else "meta"):  # to count, shapes without numbers are enough
-        models = [build(run) for run in runs]
+        models = [run.build_model() for run in runs]
     costs = [multiply_adds(model, size) for model in models]
     speeds = [("not measured", "not measured")] * len(runs)
     if conditions:

@@ -28,7 +28,7 @@ from c2f.maps.picture import (
     symmetric_limit,
     tidy,
 )
-from c2f.training.history import History
+from c2f.training.run import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,8 +28,8 @@ from c2f.models import Conv2Former
 from c2f.models.baselines import Swin
 from c2f.models.modes import evaluating
 from c2f.training.augment import normalize
-from c2f.training.history import EpochRecord, History
 from c2f.training.loop import Callback, TrainingState
+from c2f.training.run import EpochRecord, History, model_name
 
 KEPT_CHANNELS = 8
 
@@ -151,7 +151,7 @@ class Recorder(Callback):
                 tensors[f"{name}.{stage}"] = torch.stack([frame[stage][i][kept] for frame in self._frames])
             seen.append({"stage": stage, "block": 0, "channels": kept.tolist()})
         content = {
-            "model": getattr(state.model, "name", type(state.model).__name__),
+            "model": model_name(state.model),
             "kind": type(state.model).__name__,
             "about": {"hardware": describe_hardware(device), **self.about},
             "names": list(self.names),

@@ -20,8 +20,8 @@ from c2f import cli, doctor
 from c2f.models import create_model
 from c2f.models.weights import provenance
 from c2f.training import loop
-from c2f.training.checkpoint import load_run
 from c2f.training.recipes import RECIPES, Recipe
+from c2f.training.run import load_run
 
 TINY = shlex.split("--set dims=8,8 --set depths=1,1 --set kernel_size=3 --image-size 16")
 OVERRIDES = {"dims": [8, 8], "depths": [1, 1], "kernel_size": 3}

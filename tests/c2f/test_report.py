@@ -12,8 +12,8 @@ import torch
 
 from c2f import cli, report
 from c2f.models import create_model
-from c2f.training.history import EpochRecord, History
 from c2f.training.recipes import RECIPES, laptop, seed
+from c2f.training.run import EpochRecord, History
 
 TINY = {"dims": [8, 8], "depths": [1, 1], "kernel_size": 3}
 CLASSES = ["cat", "dog", "ship"]

@@ -21,7 +21,7 @@ from c2f.maps import (
     plot_modulation,
 )
 from c2f.models.conv2former import VARIANTS, Conv2Former
-from c2f.training.history import EpochRecord, History
+from c2f.training.run import EpochRecord, History
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

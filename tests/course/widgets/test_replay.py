@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from c2f.maps.recording import BlockFrames, Recording
-from c2f.training.history import EpochRecord, History
+from c2f.training.run import EpochRecord, History
 
 pytest.importorskip("ipywidgets", reason="widgets are of the lab extra: pip install 'c2f[lab]'")
 
