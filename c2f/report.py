@@ -48,7 +48,7 @@ def in_millions(count: int) -> str:
     return f"{count / 1e6:.0f} M" if count >= 1e7 else f"{count / 1e6:.2f} M"
 
 
-def share(part: float) -> str:
+def percentage(part: float) -> str:
     """A share from 0 to 1 as a percentage."""
     return f"{100 * part:.1f} %"
 
@@ -116,18 +116,18 @@ def training_command(run: Run) -> str:
     return shlex.join([*words, "--out", f"runs/{run.path.resolve().name}"])
 
 
-def say_machine_of(run: Run) -> str:
+def describe_machine(run: Run) -> str:
     """What a run was trained on: processor, threads, versions."""
     hardware, versions = run.summary["hardware"], say_versions(run.summary["versions"])
     return f"{hardware['name']} ({hardware['device']}, {say_threads(hardware)}; {versions})"
 
 
-def seconds_of(run: Run) -> float:
+def training_seconds(run: Run) -> float:
     """Wall-clock seconds of training, without evaluation."""
     return sum(record.seconds for record in run.history.records)
 
 
-def say_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """To two or three digits, in the unit that a person would use."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -154,7 +154,7 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
     speeds = [("not measured", "not measured")] * len(runs)
     if conditions:
         rates = measure_speed(models, [recipe_of(run) for run in runs], size, conditions)
-        speeds = [(spread(train), spread(inference)) for train, inference in rates]
+        speeds = [(median_and_range(train), median_and_range(inference)) for train, inference in rates]
     header = (
         "model", "parameters", f"multiply-adds at {size[0]}×{size[1]}", "of these useful",
         "training, images/s", "inference, images/s", "test accuracy", "epochs",
@@ -164,7 +164,7 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
         done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
         rows.append([
             name, f"{count_parameters(model):,}", in_millions(cost.nominal), in_millions(cost.useful), *speed,
-            share(run.history[-1].test_accuracy), str(done) if done == wanted else f"{done} of {wanted}",
+            percentage(run.history[-1].test_accuracy), str(done) if done == wanted else f"{done} of {wanted}",
         ])  # fmt: skip
         notes.append(_describe_run(name, run))
     measured = [
@@ -198,7 +198,7 @@ def measure_speed(
     return list(zip(*rates, strict=True))
 
 
-def spread(rates: Sequence[float]) -> str:
+def median_and_range(rates: Sequence[float]) -> str:
     """Median (lowest–highest) of images per second."""
     middle = statistics.median(rates)
     middle, low, high = (f"{rate:,.{0 if middle >= 100 else 1}f}" for rate in (middle, min(rates), max(rates)))
@@ -212,7 +212,7 @@ def _describe_run(name: str, run: Run) -> str:
     done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
     return (
         f"**{name}**: {data['name']} ({data['train']:,} training and {data['test']:,} test images), {setting}; "
-        f"{say_seconds(seconds_of(run))} of training on {say_machine_of(run)}. "
+        f"{format_seconds(training_seconds(run))} of training on {describe_machine(run)}. "
         + (f"It was stopped after {done} of {wanted} epochs. " if done < wanted else "")
         + f"Again: `{training_command(run)}`"
     )
@@ -255,7 +255,7 @@ def curves(runs: Sequence[Run]) -> Picture:
 
     figure = new_figure(10, 7)
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
-    longest = max(map(seconds_of, runs))
+    longest = max(map(training_seconds, runs))
     unit, seconds = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
     handles = []
     for i, (name, run) in enumerate(zip(labels(runs), runs, strict=True)):
@@ -286,8 +286,8 @@ def curves(runs: Sequence[Run]) -> Picture:
 def _describe_curve(name: str, run: Run) -> str:
     first, last = run.history[0], run.history[-1]
     return (
-        f"{name}: test accuracy {share(first.test_accuracy)} after epoch 1, {share(last.test_accuracy)} after epoch "
-        f"{last.epoch}, test loss {last.test_loss:.3f}, {say_seconds(seconds_of(run))}"
+        f"{name}: test accuracy {percentage(first.test_accuracy)} after epoch 1, {percentage(last.test_accuracy)} "
+        f"after epoch {last.epoch}, test loss {last.test_loss:.3f}, {format_seconds(training_seconds(run))}"
     )
 
 
@@ -301,7 +301,7 @@ def per_class(matrix: np.ndarray, classes: Sequence[str]) -> str:
         total, right = int(matrix[i].sum()), int(matrix[i, i])
         wrong = np.where(np.arange(len(classes)) == i, 0, matrix[i])
         mistake = f"{classes[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else "–"
-        rows.append((name, str(total), str(right), share(right / total) if total else "–", mistake))
+        rows.append((name, str(total), str(right), percentage(right / total) if total else "–", mistake))
     return markdown_table(("class", "images", "right", "accuracy", "most often taken for"), rows)
 
 
@@ -311,7 +311,7 @@ def top_confusions(matrix: np.ndarray, classes: Sequence[str], count: int = 5) -
     worst = np.argsort(-wrong, axis=None, kind="stable")[:count]
     pairs = zip(*np.unravel_index(worst, wrong.shape), strict=True)
     return [
-        f"{classes[i]} taken for {classes[j]}: {wrong[i, j]:,} of {total:,} ({share(wrong[i, j] / total)})"
+        f"{classes[i]} taken for {classes[j]}: {wrong[i, j]:,} of {total:,} ({percentage(wrong[i, j] / total)})"
         for i, j in pairs
         if wrong[i, j] and (total := matrix[i].sum())
     ]

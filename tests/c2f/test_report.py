@@ -66,14 +66,14 @@ def test_multiply_adds_are_said_to_three_digits(count, text):
     assert report.in_millions(count) == text
 
 
-def test_spread_is_median_and_range():
-    assert report.spread([36.04, 35.12, 40.0]) == "36.0 (35.1–40.0)"
-    assert report.spread([1234.4, 999.0, 2000.0]) == "1,234 (999–2,000)"
+def test_rates_are_said_as_median_and_range():
+    assert report.median_and_range([36.04, 35.12, 40.0]) == "36.0 (35.1–40.0)"
+    assert report.median_and_range([1234.4, 999.0, 2000.0]) == "1,234 (999–2,000)"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(12.3, "12 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_seconds_are_said_as_people_do(seconds, text):
-    assert report.say_seconds(seconds) == text
+    assert report.format_seconds(seconds) == text
 
 
 def test_comparison_prints_the_published_figures(rivals):

@@ -58,22 +58,9 @@ def test_a_notebook_gets_a_png_its_alternative_text_and_the_sentence_below(shown
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What reaches the notebook: every message, an update marked by the display it replaces."""
+    """What reaches the notebook."""
     messages: list[dict] = []
-
-    class Handle:
-        def __init__(self) -> None:
-            self.number = len(messages)
-
-        def update(self, data: dict, **options: object) -> None:
-            messages.append({"data": data, "replaces": self.number, **options})
-
-    def display(data: dict, **options: object) -> Handle:
-        handle = Handle()
-        messages.append({"data": data, **options})
-        return handle
-
-    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: messages.append({"data": data, **options}))
     return messages
 
 
@@ -118,11 +105,6 @@ def test_the_history_is_drawn_by_epoch_and_told_in_figures() -> None:
     assert "from 25.0% to 75.0%" in picture.alt
     with pytest.raises(ValueError, match="no epoch yet"):
         plot_history(History())
-
-
-# ---- Live plot
-
-
 
 
 # ---- Confusion
