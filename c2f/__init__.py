@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from c2f.fast.accelerate import accelerate
     from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, create_model, list_models
     from c2f.training import recipes
-    from c2f.training.checkpoint import load_run
     from c2f.training.data import load_dataset
     from c2f.training.loop import evaluate, train
     from c2f.training.recipes import Recipe
+    from c2f.training.run import load_run
 
 try:
     __version__ = version("c2f")
@@ -33,23 +33,23 @@ __all__ = [
     "train",
 ]
 _HOMES = {
-    "Recipe": "c2f.training.recipes",
-    "accelerate": "c2f.fast.accelerate",
-    "evaluate": "c2f.training.loop",
-    "load_dataset": "c2f.training.data",
-    "load_run": "c2f.training.checkpoint",
-    "train": "c2f.training.loop",
+    "Recipe": "training.recipes",
+    "accelerate": "fast.accelerate",
+    "evaluate": "training.loop",
+    "load_dataset": "training.data",
+    "load_run": "training.run",
+    "train": "training.loop",
 }
+_MODULES = {name: name for name in ("device", "doctor", "fast", "files", "maps", "models", "report", "training")}
+_MODULES["recipes"] = "training.recipes"
 
 
 def __getattr__(name: str) -> Any:
-    """Everything comes with its first use: help is quick, and `c2f doctor` can say that torch is missing."""
-    if name in ("models", "training", "maps", "fast"):
-        return import_module(f"c2f.{name}")
-    if name == "recipes":
-        return import_module("c2f.training.recipes")
+    """Everything is imported with its first use: help is quick, and `c2f doctor` can say that torch is missing."""
+    if name in _MODULES:
+        return import_module(f"c2f.{_MODULES[name]}")
     if name in __all__:
-        return getattr(import_module(_HOMES.get(name, "c2f.models")), name)
+        return getattr(import_module(f"c2f.{_HOMES.get(name, 'models')}"), name)
     raise AttributeError(f"module 'c2f' has no attribute {name!r}")
 
 

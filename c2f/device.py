@@ -1,9 +1,10 @@
-"""Which processor trains, and what it is: chosen by itself, always said, kept with every figure."""
+"""Which processor trains, and what it is: chosen automatically, always printed, kept with every figure."""
 
 import contextlib
 import os
 import platform
-import time
+import re
+import timeit
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,19 +46,10 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device.type != "cpu":
         return "float32"
-    single, half = (_fastest_product(dtype) for dtype in (torch.float32, torch.bfloat16))
+    factors = [torch.ones(512, 512, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
+    # Seconds of a product, the least of five, since other work on the machine can only add.
+    single, half = (min(timeit.repeat("a @ a", globals={"a": a}, number=1, repeat=5)) for a in factors)
     return "bf16" if half < single / 1.3 else "float32"
-
-
-def _fastest_product(dtype: torch.dtype, size: int = 512, tries: int = 5) -> float:
-    """Seconds of a matrix product: the least of some, since other work on the machine can only add."""
-    a = torch.ones(size, size, dtype=dtype)
-    seconds = []
-    for _ in range(tries):
-        started = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 def describe_hardware(device: torch.device | str = "cpu") -> dict[str, str | int]:
@@ -84,8 +76,6 @@ def describe_versions() -> dict[str, str]:
 
 def processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    if cpuinfo.exists() and (named := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)):
+        return named[1].strip()
     return platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
 """Is this machine ready for the course? Ten findings, each with what to do where something is missing.
 
 Nothing here may fail because something is missing: libraries are imported inside the check that needs them, and what a
-check raises becomes its finding.
+check raises becomes its finding. A check returns whether it passed, what it found, and what to do where it did not.
 """
 
 import os
@@ -17,33 +17,41 @@ from time import perf_counter
 INSTALL = "run `make install` in the kit's folder (`python3 kit.py install` without make), or `pip install -e '.[lab]'`"
 GIB = 2**30
 DISK_GIB = 2  # CIFAR-10 packed and unpacked, and some runs
+NOT_ESSENTIAL = ("device", "cores", "data")  # the course can begin without them
+
+Check = tuple[bool, str, str]
+"""Whether it passed, what was found, the next step where it did not."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw."""
+    """What one check found."""
 
     name: str
     ok: bool
     text: str
-    remedy: str = ""
-    """The next step, where it is not ok."""
-    essential: bool = True
-    """Whether the course cannot begin without it."""
+    remedy: str
+
+    @property
+    def essential(self) -> bool:
+        return self.name not in NOT_ESSENTIAL
 
     def __str__(self) -> str:
-        mark = "ok" if self.ok else "!!"
-        return f"{mark}  {self.name:<8}  {self.text}" + ("" if self.ok or not self.remedy else f"; {self.remedy}")
+        return f"{'ok' if self.ok else '!!'}  {self.name:<8}  {self.text}" + ("" if self.ok else f"; {self.remedy}")
 
 
 def examine() -> Iterator[Finding]:
     """Run the checks one after the other, so that a slow one does not hold back what the earlier ones found."""
-    for name, check in CHECKS.items():
-        try:
-            yield check()
-        except Exception as error:  # whatever a broken installation throws is the finding
-            sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
-            yield Finding(name, False, sentence, INSTALL)
+    for name in CHECKS:
+        yield find(name)
+
+
+def find(name: str) -> Finding:
+    try:
+        return Finding(name, *CHECKS[name]())
+    except Exception as error:  # what a broken installation raises is the finding
+        sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Finding(name, False, sentence, INSTALL)
 
 
 def verdict(findings: list[Finding]) -> str:
@@ -55,13 +63,13 @@ def verdict(findings: list[Finding]) -> str:
     return "Ready."
 
 
-def python() -> Finding:
+def python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), f"{version} at {sys.prefix}", "the kit needs 3.11 or newer")
+    return sys.version_info >= (3, 11), f"{version} at {sys.prefix}", "the kit needs 3.11 or newer"
 
 
-def packages() -> Finding:
-    """Every installed version against the ranges that the package itself asks for, those for JupyterLab included."""
+def packages() -> Check:
+    """Every installed version against the ranges that the package itself requires, those for JupyterLab included."""
     from packaging.requirements import Requirement
 
     wrong, total = [], 0
@@ -73,23 +81,22 @@ def packages() -> Finding:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             wrong.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
-    if wrong:
-        return Finding("packages", False, ", ".join(wrong), INSTALL)
-    return Finding("packages", True, f"c2f {metadata.version('c2f')} and all {total} that it asks for")
+        else:
+            if not requirement.specifier.contains(version, prereleases=True):
+                wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+    fine = f"c2f {metadata.version('c2f')} and all {total} that it asks for"
+    return not wrong, ", ".join(wrong) or fine, INSTALL
 
 
-def torch_versions() -> Finding:
+def torch_versions() -> Check:
     import torch
     import torchvision
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-    return Finding("torch", True, f"torch {torch.__version__} ({build}), torchvision {torchvision.__version__}")
+    return True, f"torch {torch.__version__} ({build}), torchvision {torchvision.__version__}", ""
 
 
-def device() -> Finding:
+def device() -> Check:
     import torch
 
     from c2f.device import choose_device
@@ -98,27 +105,24 @@ def device() -> Finding:
     if chosen.type == "cuda":
         card = torch.cuda.get_device_properties(chosen)
         bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
-        return Finding("device", True, f"cuda: {card.name}, {card.total_memory / GIB:.0f} GiB, {bf16} bf16")
+        return True, f"cuda: {card.name}, {card.total_memory / GIB:.0f} GiB, {bf16} bf16", ""
     if chosen.type == "mps":
-        return Finding("device", True, "mps: Apple's GPU; use the recipe's float32")
-    text = "cpu: no GPU, so use conv2former_mini_cifar and small budgets"
-    blind = shutil.which("nvidia-smi") is not None
+        return True, "mps: Apple's GPU; use the recipe's float32", ""
     remedy = "an NVIDIA driver is here but torch cannot use it: install a CUDA build of torch that suits the driver"
-    return Finding("device", not blind, text, remedy, essential=False)
+    text = "cpu: no GPU, so use conv2former_mini_cifar and small budgets"
+    return shutil.which("nvidia-smi") is None, text, remedy
 
 
-def cores() -> Finding:
+def cores() -> Check:
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = torch.get_num_threads()
-    # Two hyperthreads share one core's arithmetic, so half as many threads as logical cores is right.
-    fits = usable // 2 <= threads <= usable
-    remedy = "unset OMP_NUM_THREADS, or give `c2f train --threads`"
-    return Finding("cores", fits, f"{threads} threads of torch on {usable} cores", remedy, essential=False)
+    fits = usable // 2 <= threads <= usable  # half as many is right too: two hyperthreads share one core's arithmetic
+    return fits, f"{threads} threads of torch on {usable} cores", "unset OMP_NUM_THREADS, or give `c2f train --threads`"
 
 
-def lab() -> Finding:
+def lab() -> Check:
     """JupyterLab, the widgets of the kernel, and the half of them that runs in the browser."""
     from jupyter_core.paths import jupyter_path
 
@@ -126,24 +130,24 @@ def lab() -> Finding:
     manager = Path("@jupyter-widgets", "jupyterlab-manager", "package.json")
     found = any(Path(folder, manager).is_file() for folder in jupyter_path("labextensions"))
     text = ", ".join(versions) + (", widgets fit" if found else "; Lab does not find the widgets' browser half")
-    return Finding("lab", found, text, "run `pip install --force-reinstall jupyterlab_widgets`")
+    return found, text, "run `pip install --force-reinstall jupyterlab_widgets`"
 
 
-def folders() -> Finding:
+def folders() -> Check:
     """Where JupyterLab writes before it shows anything: settings, the kernels' connections, its own cookie."""
     from jupyter_core.paths import jupyter_config_dir, jupyter_data_dir, jupyter_runtime_dir
 
     wanted = {"CONFIG": jupyter_config_dir(), "DATA": jupyter_data_dir(), "RUNTIME": jupyter_runtime_dir()}
     refused = {name: folder for name, folder in wanted.items() if not _can_write(Path(folder))}
-    if not refused:
-        return Finding("folders", True, f"Jupyter writes to {', '.join(dict.fromkeys(wanted.values()))}")
     text = f"JupyterLab cannot write to {', '.join(dict.fromkeys(refused.values()))}"
     variables = " and ".join(f"JUPYTER_{name}_DIR" for name in refused)
-    return Finding("folders", False, text, f"name a folder that you may write to in HOME, or in {variables}")
+    if not refused:
+        text = f"Jupyter writes to {', '.join(dict.fromkeys(wanted.values()))}"
+    return not refused, text, f"name a folder that you may write to in HOME, or in {variables}"
 
 
 def _can_write(folder: Path) -> bool:
-    """Try it in the folder, or where it would be made: permissions alone do not tell of a read-only disk."""
+    """Try it in the folder, or where it would be made: permissions alone do not reveal a read-only disk."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     try:
         tempfile.TemporaryFile(dir=existing).close()
@@ -152,30 +156,29 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def data() -> Finding:
+def data() -> Check:
     from c2f.training.data import available, load_dataset
 
     digits = load_dataset("digits")
-    text = f"digits: {len(digits.train) + len(digits.test):,} images"
-    others = [found for found in available() if found.name != "digits"]
-    present = [f"{found.name} in {found.where}" for found in others if found.present]
-    cifar10 = any(found.present and found.name.startswith("cifar10") for found in others)
-    text = ", ".join([text, *present]) + ("" if cifar10 else "; CIFAR-10 is not here")
-    return Finding("data", cifar10, text, "fetch it with `c2f data cifar10` (170 MB)", essential=False)
+    present = [found for found in available() if found.present and found.name != "digits"]
+    cifar10 = any(found.name.startswith("cifar10") for found in present)
+    text = ", ".join(
+        [f"digits: {len(digits.train) + len(digits.test):,} images", *(f"{f.name} in {f.where}" for f in present)]
+    )
+    return cifar10, text + ("" if cifar10 else "; CIFAR-10 is not here"), "fetch it with `c2f data cifar10` (170 MB)"
 
 
-def disk() -> Finding:
+def disk() -> Check:
     from c2f.files import data_folder
 
     folder = next(folder for folder in (data_folder(), *data_folder().parents) if folder.is_dir())
-    free = shutil.disk_usage(folder).free / GIB
-    writable = _can_write(folder)
+    free, writable = shutil.disk_usage(folder).free / GIB, _can_write(folder)
     text = f"{free:.0f} GiB free in {folder}" + ("" if writable else ", which you may not write to")
     remedy = f"name a folder of yours with {DISK_GIB} GiB in the environment variable C2F_DATA"
-    return Finding("disk", writable and free >= DISK_GIB, text, remedy)
+    return writable and free >= DISK_GIB, text, remedy
 
 
-def convmod() -> Finding:
+def convmod() -> Check:
     """One block, forward and backward, where training would run."""
     import torch
 
@@ -190,18 +193,10 @@ def convmod() -> Finding:
         finite = all(p.grad.isfinite().all().item() for p in block.parameters())  # .item() waits for the device
         seconds = perf_counter() - start
     text = f"forward and backward of 16 maps of 64×16×16 in {1000 * seconds:.0f} ms"
-    return Finding("convmod", finite, text + ("" if finite else ", but its gradients are not finite"), INSTALL)
+    return finite, text + ("" if finite else ", but its gradients are not finite"), INSTALL
 
 
-CHECKS: dict[str, Callable[[], Finding]] = {
-    "python": python,
-    "packages": packages,
-    "torch": torch_versions,
-    "device": device,
-    "cores": cores,
-    "lab": lab,
-    "folders": folders,
-    "data": data,
-    "disk": disk,
-    "convmod": convmod,
-}
+CHECKS: dict[str, Callable[[], Check]] = {
+    "python": python, "packages": packages, "torch": torch_versions, "device": device, "cores": cores, "lab": lab,
+    "folders": folders, "data": data, "disk": disk, "convmod": convmod,
+}  # fmt: skip

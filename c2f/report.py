@@ -7,31 +7,26 @@ Accuracy is that of the last epoch, never of the best one.
 import shlex
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from c2f.bench.measure import Conditions, forward_pass, interleaved, say_threads, say_versions, training_step
-from c2f.models import create_model
+from c2f.maps.picture import AMBER, PURPLE, SKY, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
-from c2f.training.checkpoint import Run, load_run
 from c2f.training.recipes import RECIPES, Recipe
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from c2f.training.run import Run, load_run
 
 # Okabe and Ito's colours, told apart by every kind of eye, in an order that is also one of lightness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES: dict[str, dict[str, Any]] = {
-    "train": {"linestyle": "--", "linewidth": 1.4, "markersize": 5, "markerfacecolor": "white"},
-    "test": {"linestyle": "-", "linewidth": 1.8, "markersize": 5},
+COLOURS = (TRAIN, TEST, WINDOW, PURPLE, AMBER, SKY, "#000000")
+SPLITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "train": ("training images, augmented", {"linestyle": "--", "linewidth": 1.4, "markerfacecolor": "white"}),
+    "test": ("test images", {"linestyle": "-", "linewidth": 1.8}),
 }
-QUANTITIES = ("loss", "accuracy")
-SPLITS = {"train": "training images, augmented", "test": "test images"}
 
 
 # ---- Tables
@@ -40,14 +35,10 @@ SPLITS = {"train": "training images, augmented", "test": "test images"}
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose source is aligned too: the first column to the left, figures to the right."""
     lines = [list(header), *map(list, rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def draw(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        return "| " + " | ".join([first[0].ljust(first[1]), *(text.rjust(width) for text, width in rest)]) + " |"
-
-    return "\n".join(map(draw, [lines[0], rule, *lines[1:]]))
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
+    aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in aligned)
 
 
 def in_millions(count: int) -> str:
@@ -57,7 +48,7 @@ def in_millions(count: int) -> str:
     return f"{count / 1e6:.0f} M" if count >= 1e7 else f"{count / 1e6:.2f} M"
 
 
-def share(part: float) -> str:
+def percentage(part: float) -> str:
     """A share from 0 to 1 as a percentage."""
     return f"{100 * part:.1f} %"
 
@@ -66,7 +57,7 @@ def share(part: float) -> str:
 
 
 def load_finished(path: Path | str) -> Run:
-    """`load_run` for a run that has something to show; ValueError where it has no epoch behind it."""
+    """`load_run` for a run that has something to show; ValueError if it has no finished epoch."""
     run = load_run(path)
     if not run.summary or not len(run.history):
         raise ValueError(f"{path} has no finished epoch yet; go on with its `c2f train` command, then compare.")
@@ -79,21 +70,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
     folders = [run.path.resolve().name for run in runs]
     if len(set(zip(models, folders, strict=True))) < len(runs):
         folders = [str(run.path) for run in runs]
-    return [
-        model if models.count(model) == 1 else f"{model} ({folder})"
-        for model, folder in zip(models, folders, strict=True)
-    ]
+    named = zip(models, folders, strict=True)
+    return [model if models.count(model) == 1 else f"{model} ({folder})" for model, folder in named]
 
 
 def image_size(run: Run) -> tuple[int, int]:
     """Height and width of the images that a run was trained on."""
     height, width = run.recipe["data"].get("image_size", (32, 32))
     return height, width
-
-
-def build(run: Run) -> nn.Module:
-    """A run's model with fresh weights: enough to count and time it, also where the weights were not kept."""
-    return create_model(run.recipe["model"], **run.recipe["overrides"])
 
 
 def recipe_of(run: Run) -> Recipe:
@@ -103,7 +87,7 @@ def recipe_of(run: Run) -> Recipe:
 
 
 def nearest_recipe(recipe: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The named recipe that a recipe is closest to, and the fields that it sets otherwise."""
+    """The named recipe that a recipe is closest to, and the fields with other values."""
     changes = {
         name: {key: recipe[key] for key, value in asdict(make()).items() if recipe.get(key, value) != value}
         for name, make in RECIPES.items()
@@ -124,7 +108,7 @@ def training_command(run: Run) -> str:
     for field, value in changes.items():
         words += as_flag(field, value)
     for field, value in run.recipe["overrides"].items():
-        if field != "num_classes":  # the data set says that
+        if field != "num_classes":  # follows from the data set
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             words += ["--set", f"{field}={text}"]
     if image_size(run) != (32, 32):
@@ -132,46 +116,29 @@ def training_command(run: Run) -> str:
     return shlex.join([*words, "--out", f"runs/{run.path.resolve().name}"])
 
 
-# ---- Speed
+def describe_machine(run: Run) -> str:
+    """What a run was trained on: processor, threads, versions."""
+    hardware, versions = run.summary["hardware"], say_versions(run.summary["versions"])
+    return f"{hardware['name']} ({hardware['device']}, {say_threads(hardware)}; {versions})"
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Images per second, a figure a round."""
-
-    train: tuple[float, ...]
-    inference: tuple[float, ...]
+def training_seconds(run: Run) -> float:
+    """Wall-clock seconds of training, without evaluation."""
+    return sum(record.seconds for record in run.history.records)
 
 
-def spread(rates: Sequence[float]) -> str:
-    """Median (lowest–highest) of images per second."""
-    digits = 0 if statistics.median(rates) >= 100 else 1
-    middle, low, high = (f"{rate:,.{digits}f}" for rate in (statistics.median(rates), min(rates), max(rates)))
-    return f"{middle} ({low}–{high})"
-
-
-def measure_speed(
-    models: Sequence[nn.Module], recipes: Sequence[Recipe], size: tuple[int, int], conditions: Conditions
-) -> list[Speed]:
-    """Time training steps and forward passes of several models, in turn within each round.
-
-    In turn, because a machine that grows warm or busy half-way would otherwise favour whoever came first. A
-    training step is forward, loss, backward and the recipe's optimizer, on images that are on the device already.
-    """
-    train = [training_step(model, recipe, size, conditions) for model, recipe in zip(models, recipes, strict=True)]
-    infer = [forward_pass(model, size, conditions) for model in models]
-    rates = (
-        [tuple(conditions.batch_size / second for second in seconds) for seconds in taken.values()]
-        for taken in (interleaved(dict(enumerate(steps)), conditions.rounds) for steps in (train, infer))
-    )
-    return [Speed(*pair) for pair in zip(*rates, strict=True)]
+def format_seconds(seconds: float) -> str:
+    """To two or three digits, in the unit that a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 # ---- Comparison
 
 
 def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
-    """The published kind of table for some runs, as Markdown, with everything that qualifies its figures.
+    """A table of the runs as Markdown, with everything that qualifies its figures.
 
     Args:
         runs: as `load_finished` gives them.
@@ -182,78 +149,73 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
         raise ValueError(f"these runs saw images of different sizes ({sorted(sizes)}); compare those of one size.")
     (size,) = sizes
     with torch.device("cpu" if conditions else "meta"):  # to count, shapes without numbers are enough
-        models = [build(run) for run in runs]
+        models = [run.build_model() for run in runs]
     costs = [multiply_adds(model, size) for model in models]
-    speeds: list[Speed] | list[None] = [None] * len(runs)
+    speeds = [("not measured", "not measured")] * len(runs)
     if conditions:
-        speeds = measure_speed(models, [recipe_of(run) for run in runs], size, conditions)
+        rates = measure_speed(models, [recipe_of(run) for run in runs], size, conditions)
+        speeds = [(median_and_range(train), median_and_range(inference)) for train, inference in rates]
     header = (
         "model", "parameters", f"multiply-adds at {size[0]}×{size[1]}", "of these useful",
         "training, images/s", "inference, images/s", "test accuracy", "epochs",
     )  # fmt: skip
-    names = labels(runs)
-    rows = [
-        (
-            name, f"{count_parameters(model):,}", in_millions(cost.nominal), in_millions(cost.useful),
-            spread(speed.train) if speed else "not measured", spread(speed.inference) if speed else "not measured",
-            share(run.history[-1].test_accuracy), say_epochs(run),
+    names, rows, notes = labels(runs), [], []
+    for name, run, model, cost, speed in zip(names, runs, models, costs, speeds, strict=True):
+        done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
+        rows.append([
+            name, f"{count_parameters(model):,}", in_millions(cost.nominal), in_millions(cost.useful), *speed,
+            percentage(run.history[-1].test_accuracy), str(done) if done == wanted else f"{done} of {wanted}",
+        ])  # fmt: skip
+        notes.append(_describe_run(name, run))
+    measured = [
+        "Multiply-adds are those of one image's forward pass as the layers are defined, padding included; "
+        "useful are those that touch the image. Accuracy is the last epoch's, over all test images."
+    ]
+    if conditions:
+        measured.append(
+            f"Speed: {conditions}. Training is forward, loss, backward and optimizer step, inference forward alone, "
+            f"without loading and augmentation; the models in turn, median (lowest–highest) of {conditions.rounds}."
         )
-        for name, run, model, cost, speed in zip(names, runs, models, costs, speeds, strict=True)
-    ]  # fmt: skip
-    notes = [*_how_measured(conditions), *map(_say_run, names, runs), *_warnings(runs, costs, size)]
+    notes = [*measured, *notes, *_warnings(runs, costs, size)]
     return "\n".join([markdown_table(header, rows), "", *(f"* {note}" for note in notes)])
 
 
-def say_epochs(run: Run) -> str:
-    done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
-    return str(done) if done == wanted else f"{done} of {wanted}"
+def measure_speed(
+    models: Sequence[nn.Module], recipes: Sequence[Recipe], size: tuple[int, int], conditions: Conditions
+) -> list[tuple[list[float], list[float]]]:
+    """Images per second of training and of inference for each model, one figure per round.
 
-
-def _how_measured(conditions: Conditions | None) -> list[str]:
-    counted = (
-        "Multiply-adds are those of one image's forward pass as the layers are defined, padding included; "
-        "useful are those that touch the image. Accuracy is the last epoch's, over all test images."
+    The models are interleaved within each round, because a machine that grows warm or busy half-way would otherwise
+    favour the first. A training step is forward, loss, backward and the recipe's optimizer, on images that are on the
+    device already.
+    """
+    train = [training_step(model, recipe, size, conditions) for model, recipe in zip(models, recipes, strict=True)]
+    infer = [forward_pass(model, size, conditions) for model in models]
+    rates = (
+        [[conditions.batch_size / second for second in seconds] for seconds in taken.values()]
+        for taken in (interleaved(dict(enumerate(steps)), conditions.rounds) for steps in (train, infer))
     )
-    if not conditions:
-        return [counted]
-    return [
-        counted,
-        f"Speed: {conditions}. Training is forward, loss, backward and optimizer step, inference forward alone, "
-        f"without loading and augmentation; the models in turn, median (lowest–highest) of {conditions.rounds}.",
-    ]
+    return list(zip(*rates, strict=True))
 
 
-def _say_run(name: str, run: Run) -> str:
+def median_and_range(rates: Sequence[float]) -> str:
+    """Median (lowest–highest) of images per second."""
+    middle = statistics.median(rates)
+    middle, low, high = (f"{rate:,.{0 if middle >= 100 else 1}f}" for rate in (middle, min(rates), max(rates)))
+    return f"{middle} ({low}–{high})"
+
+
+def _describe_run(name: str, run: Run) -> str:
     data = run.recipe["data"]
     base, changes = nearest_recipe(run.recipe["recipe"])
     setting = f"recipe `{base}`" + (" with " if changes else "") + ", ".join(f"{k}={v}" for k, v in changes.items())
     done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
     return (
         f"**{name}**: {data['name']} ({data['train']:,} training and {data['test']:,} test images), {setting}; "
-        f"{say_seconds(seconds_of(run))} of training on {say_machine_of(run)}. "
+        f"{format_seconds(training_seconds(run))} of training on {describe_machine(run)}. "
         + (f"It was stopped after {done} of {wanted} epochs. " if done < wanted else "")
         + f"Again: `{training_command(run)}`"
     )
-
-
-def say_machine_of(run: Run) -> str:
-    """What a run was trained on: processor, threads, versions."""
-    hardware = run.summary["hardware"]
-    return (
-        f"{hardware['name']} ({hardware['device']}, {say_threads(hardware)}; {say_versions(run.summary['versions'])})"
-    )
-
-
-def seconds_of(run: Run) -> float:
-    """Wall-clock seconds of training, without evaluation."""
-    return sum(record.seconds for record in run.history.records)
-
-
-def say_seconds(seconds: float) -> str:
-    """To two or three digits, in the unit that a person would use."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _warnings(runs: Sequence[Run], costs: Sequence[MultiplyAdds], size: tuple[int, int]) -> list[str]:
@@ -263,20 +225,17 @@ def _warnings(runs: Sequence[Run], costs: Sequence[MultiplyAdds], size: tuple[in
         found.append(f"**Not like with like**: these runs differ in {', '.join(unequal)}.")
     for run, cost in zip(runs, costs, strict=True):
         if run.recipe["model"] == "swin_t" and cost.useful < cost.nominal:
+            tokens = "/".join(str(-(-min(size) // stride)) for stride in (4, 8, 16, 32))
             found.append(
-                f"`swin_t` sees {size[0]}×{size[1]} pixels as {_swin_tokens(size)} tokens a side and pads each map to "
+                f"`swin_t` sees {size[0]}×{size[1]} pixels as {tokens} tokens a side and pads each map to "
                 f"a multiple of its window's 7: of the {in_millions(cost.nominal)} multiply-adds that it executes, "
                 f"{in_millions(cost.useful)} are useful. `swin_mini_cifar` is the Swin that is sized for such images."
             )
     return list(dict.fromkeys(found))
 
 
-def _swin_tokens(size: tuple[int, int]) -> str:
-    return "/".join(str(-(-min(size) // stride)) for stride in (4, 8, 16, 32))
-
-
 def differences(runs: Sequence[Run]) -> list[str]:
-    """What beside the model is not the same in all runs: data, recipe fields, epochs done, device."""
+    """What differs between the runs, besides the model: data, recipe fields, epochs done, device."""
     views = [
         {
             "data": run.recipe["data"]["name"],
@@ -289,65 +248,50 @@ def differences(runs: Sequence[Run]) -> list[str]:
     return [key for key in views[0] if len({str(view.get(key)) for view in views}) > 1]
 
 
-# ---- Figures
-
-
-def curves(runs: Sequence[Run]) -> "Figure":
-    """Loss and accuracy of both splits over epochs and over training time; `figure.describe` says them in words."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window, any backend
+def curves(runs: Sequence[Run]) -> Picture:
+    """Loss and accuracy of both splits over epochs and over training time."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = new_figure(10, 7)
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(runs))]
-    longest = max(map(seconds_of, runs))
+    longest = max(map(training_seconds, runs))
     unit, seconds = ("hours", 3600) if longest > 2 * 3600 else ("minutes", 60) if longest > 120 else ("seconds", 1)
-    for run, colour in zip(runs, colours, strict=True):
-        _draw_run(axes, run, colour, seconds)
-    for row, quantity in enumerate(QUANTITIES):
-        axes[row, 0].set_ylabel(quantity)
-    axes[0, 0].set(title="over epochs", xlim=(0.5, max(len(run.history) for run in runs) + 0.5))
+    handles = []
+    for i, (name, run) in enumerate(zip(labels(runs), runs, strict=True)):
+        records, colour = run.history.records, COLOURS[i % len(COLOURS)]
+        handles.append(Line2D([], [], color=colour, label=name))
+        times = np.cumsum([record.seconds for record in records]) / seconds
+        marker = "o" if len(records) <= 20 else ""  # without one, a run of a single epoch would not show
+        for row, quantity in enumerate(("loss", "accuracy")):
+            for split, (_, style) in SPLITS.items():
+                y = [getattr(record, f"{split}_{quantity}") for record in records]
+                for ax, x in zip(axes[row], ([record.epoch for record in records], times), strict=True):
+                    ax.plot(x, y, color=colour, marker=marker, markersize=5, **style)
+    handles += [
+        Line2D([], [], color="0.3", marker="o", markersize=5, label=name, **style) for name, style in SPLITS.values()
+    ]
+    axes[0, 0].set(title="over epochs", ylabel="loss", xlim=(0.5, max(len(run.history) for run in runs) + 0.5))
     axes[0, 1].set(title="over training time", xlim=(0, 1.05 * longest / seconds))
-    axes[1, 0].set_xlabel("epoch")
+    axes[1, 0].set(xlabel="epoch", ylabel="accuracy")
+    axes[1, 1].set(xlabel=f"{unit} of training, each on its run's machine")
     axes[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes[1, 1].set_xlabel(f"{unit} of training, each on its run's machine")
     axes[1, 0].yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-    for ax in axes.flat:
-        ax.grid(alpha=0.3)
-        ax.spines[["top", "right"]].set_visible(False)
-    handles = [Line2D([], [], color=colour, label=name) for name, colour in zip(labels(runs), colours, strict=True)]
-    for split, style in STYLES.items():
-        handles.append(Line2D([], [], color="0.3", marker="o", label=SPLITS[split], **style))
+    tidy(*axes.flat)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     figure.suptitle(f"Training on {', '.join(dict.fromkeys(run.recipe['data']['name'] for run in runs))}")
-    figure.describe = describe_curves(runs)
-    return figure
+    return Picture(figure, f"{'; '.join(map(_describe_curve, labels(runs), runs))}.")
 
 
-def _draw_run(axes: np.ndarray, run: Run, colour: str, seconds: int) -> None:
-    """One run's lines: `axes` are 2×2, quantity by horizontal axis; times are in units of `seconds`."""
-    records = run.history.records
-    horizontal = ([r.epoch for r in records], np.cumsum([r.seconds for r in records]) / seconds)
-    marker = "o" if len(records) <= 20 else ""  # without one, a run of a single epoch would not show
-    for row, quantity in enumerate(QUANTITIES):
-        for split, style in STYLES.items():
-            y = [getattr(record, f"{split}_{quantity}") for record in records]
-            for column, x in enumerate(horizontal):
-                axes[row, column].plot(x, y, color=colour, marker=marker, **style)
-
-
-def describe_curves(runs: Sequence[Run]) -> str:
-    """The curves' text alternative: where each run begins and ends."""
-    return "; ".join(
-        f"{name}: test accuracy {share(run.history[0].test_accuracy)} after epoch 1, "
-        f"{share(run.history[-1].test_accuracy)} after epoch {run.history[-1].epoch}, test loss "
-        f"{run.history[-1].test_loss:.3f}, {say_seconds(seconds_of(run))}"
-        for name, run in zip(labels(runs), runs, strict=True)
+def _describe_curve(name: str, run: Run) -> str:
+    first, last = run.history[0], run.history[-1]
+    return (
+        f"{name}: test accuracy {percentage(first.test_accuracy)} after epoch 1, {percentage(last.test_accuracy)} "
+        f"after epoch {last.epoch}, test loss {last.test_loss:.3f}, {format_seconds(training_seconds(run))}"
     )
 
 
-# ---- One model's answers
+# ---- One model's predictions
 
 
 def per_class(matrix: np.ndarray, classes: Sequence[str]) -> str:
@@ -357,18 +301,17 @@ def per_class(matrix: np.ndarray, classes: Sequence[str]) -> str:
         total, right = int(matrix[i].sum()), int(matrix[i, i])
         wrong = np.where(np.arange(len(classes)) == i, 0, matrix[i])
         mistake = f"{classes[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else "–"
-        rows.append((name, str(total), str(right), share(right / total) if total else "–", mistake))
+        rows.append((name, str(total), str(right), percentage(right / total) if total else "–", mistake))
     return markdown_table(("class", "images", "right", "accuracy", "most often taken for"), rows)
 
 
 def top_confusions(matrix: np.ndarray, classes: Sequence[str], count: int = 5) -> list[str]:
     """The most frequent mistakes, the worst first: "cat taken for dog: 112 of 1,000 (11.2 %)"."""
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
+    wrong = matrix * (1 - np.eye(len(classes), dtype=int))
     worst = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    pairs = [divmod(int(index), len(classes)) for index in worst]
+    pairs = zip(*np.unravel_index(worst, wrong.shape), strict=True)
     return [
-        f"{classes[i]} taken for {classes[j]}: {wrong[i, j]:,} of {total:,} ({share(wrong[i, j] / total)})"
+        f"{classes[i]} taken for {classes[j]}: {wrong[i, j]:,} of {total:,} ({percentage(wrong[i, j] / total)})"
         for i, j in pairs
         if wrong[i, j] and (total := matrix[i].sum())
     ]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from c2f.report import load_finished, markdown_table, say_machine_of, say_seconds, seconds_of, share
+from c2f.report import describe_machine, format_seconds, load_finished, markdown_table, percentage, training_seconds
 
 RESULT = Path(__file__).resolve().parents[1] / "data" / "results" / "laptop" / "ablation.md"
 CHANGES: dict[str, list[str]] = {
@@ -55,14 +55,15 @@ def main() -> None:
     for name, runs in folders.items():
         accuracies = [run.history[-1].test_accuracy for run in runs]
         mean = statistics.mean(accuracies)
-        seconds = statistics.median(seconds_of(run) for run in runs)
-        rows.append((name, ", ".join(map(share, accuracies)), f"{100 * (mean - base):+.1f}", say_seconds(seconds)))
+        seconds = statistics.median(training_seconds(run) for run in runs)
+        every = ", ".join(map(percentage, accuracies))
+        rows.append((name, every, f"{100 * (mean - base):+.1f}", format_seconds(seconds)))
     first = folders["the laptop recipe"][0]
     table = markdown_table(("one change", "test accuracy", "difference, points", "training time"), rows)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(
         f"{table}\n\n`conv2former_mini_cifar`, {chosen.epochs} epochs on {first.recipe['data']['name']}, seeds "
-        f"{', '.join(map(str, chosen.seeds))}; {say_machine_of(first)}.\nAccuracy is the last epoch's, on all test "
+        f"{', '.join(map(str, chosen.seeds))}; {describe_machine(first)}.\nAccuracy is the last epoch's, on all test "
         f"images; times say little where other work ran beside. Again: `python docs/ablate_laptop.py --data "
         f"{chosen.data} --epochs {chosen.epochs}`\n"
     )

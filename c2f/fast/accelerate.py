@@ -8,10 +8,11 @@ dict and what it computes (to rounding) stay. `train` and `evaluate` do this for
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from c2f.fast.autotune import recorded_choices, use_choices
 from c2f.fast.depthwise import depthwise_conv2d
 from c2f.fast.pointwise import gelu, pointwise_conv2d
 
@@ -93,6 +94,19 @@ def accelerated(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
         for module in swapped:
             if type(module) in FAST:  # else it was parametrized meanwhile
                 module.__class__ = module.original
+
+
+@contextlib.contextmanager
+def accelerated_run(model: nn.Module, wanted: bool, before: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """`accelerated` for a training that may be resumed: yields the choices that it uses, for its checkpoint.
+
+    `before`: the choices in the checkpoint of an earlier process of the same run. They hold again, so that the resumed
+    run rounds as it did before.
+    """
+    use_choices(before)  # whether or not they are the fastest now
+    with accelerated(model, wanted), recorded_choices() as choices:
+        choices.update(before)
+        yield choices
 
 
 def _swap(model: nn.Module) -> list[nn.Module]:

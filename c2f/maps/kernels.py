@@ -1,33 +1,24 @@
-"""What the depthwise kernels hold, and what they put out: energy by radius, kernels sorted by it, signs of A.
+"""How a depthwise kernel's energy is spread: by ring around the centre, and on average.
 
 The **energy** of a kernel is the sum of its squared taps. Ring r of a k x k kernel is the taps r steps from the centre,
-by row or by column, whichever is more: one tap for r = 0, then 8 r. Which share of the energy lies in which ring says
+by row or by column, whichever is more: one tap for r = 0, then 8 r. The share of the energy in each ring says
 whether a kernel passes on what is at its centre (all in ring 0) or looks around.
 
 Shapes: C channels, k x k taps, R = k // 2 + 1 rings.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import SIGNED, Picture
+from c2f.maps.picture import SIGNED, Picture, image_grid, symmetric_limit
 from c2f.models import Conv2Former
-
-if TYPE_CHECKING:
-    pass
 
 
 def kernels_of(model: Conv2Former, stage: int, block: int = 0) -> Tensor:
-    """The depthwise kernels of one ConvMod, (C, k, k), detached. Raises ValueError for a block that is not there."""
-    depths = model.config.depths
-    if not (0 <= stage < len(depths) and 0 <= block < depths[stage]):
-        raise ValueError(
-            f"there is no stage {stage}, block {block}; stages 0 to {len(depths) - 1} have {depths} blocks, from 0."
-        )
-    return model.stages[stage].blocks[block].convmod.a[-1].weight.detach()[:, 0].cpu()
+    """The depthwise kernels of one ConvMod, (C, k, k), detached. Raises ValueError for a block that does not exist."""
+    return model.block(stage, block).convmod.a[-1].weight.detach()[:, 0].cpu()
 
 
 def rings(kernel_size: int) -> Tensor:
@@ -57,41 +48,28 @@ def energy_by_radius(kernels: Tensor) -> Tensor:
 
 
 def mean_radius(kernels: Tensor) -> Tensor:
-    """How far from its centre a kernel's energy lies on average, in steps: (C, k, k) -> (C,). Errors as above."""
+    """The mean distance of a kernel's energy from its centre, in steps: (C, k, k) -> (C,). Errors as above."""
     energy = energy_by_radius(kernels)
     return energy @ torch.arange(energy.shape[1], dtype=energy.dtype, device=energy.device)
 
 
 def plot_kernels(kernels: Tensor, titles: Sequence[str] = (), *, columns: int = 8, title: str = "") -> Picture:
-    """Kernels in a grid, each on its own scale, symmetrical about zero.
+    """Kernels (C, k, k) in a grid, each on its own scale, symmetrical about zero.
 
-    Args:
-        kernels: (C, k, k).
-        titles: one a kernel, or none at all; by default the mean radius.
-        columns: kernels in a row.
-        title: over the whole grid.
-
+    `titles` has one for each kernel (by default its mean radius), `title` is for the whole grid.
     Raises ValueError for kernels of another shape, for none, and for titles too few or too many.
     """
     if kernels.ndim != 3 or not len(kernels):
         raise ValueError(f"the kernels have shape {tuple(kernels.shape)}; give at least one, as (C, k, k).")
-    if titles and len(titles) != len(kernels):
-        raise ValueError(f"there are {len(kernels)} kernels and {len(titles)} titles; give one each, or none.")
-    from matplotlib.figure import Figure
-
     radii = mean_radius(kernels).tolist()
     titles = titles or [f"mean radius {radius:.1f}" for radius in radii]
-    columns = min(columns, len(kernels))
-    rows, lines = -(-len(kernels) // columns), 1 + max(text.count("\n") for text in titles)
-    figure = Figure(figsize=(1.15 * columns, rows * (1.1 + 0.17 * lines) + 0.3 * bool(title)), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for ax in axes:
-        ax.axis("off")
-    for ax, kernel, text in zip(axes, kernels.detach().cpu(), titles, strict=False):
-        limit = kernel.abs().max().item() or 1.0
+    lines = 1 + max(text.count("\n") for text in titles)
+    figure, axes = image_grid(
+        "kernels", len(kernels), titles, columns, title, cell=(1.15, 1.1), title_height=0.17 * lines, fontsize=9
+    )
+    for ax, kernel in zip(axes[0], kernels.detach().cpu(), strict=False):
+        limit = symmetric_limit(kernel)
         ax.imshow(kernel.numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
-        ax.set_title(text, fontsize=9)
-    figure.suptitle(title, fontsize=11)
     what = f"{len(kernels)} kernels of {kernels.shape[1]}×{kernels.shape[2]} taps, each on its own signed scale"
-    told = f"{title}: {what}" if title else what
-    return Picture(figure, f"{told}; mean radius from {min(radii):.1f} to {max(radii):.1f} steps.")
+    described = f"{title}: {what}" if title else what
+    return Picture(figure, f"{described}; mean radius from {min(radii):.1f} to {max(radii):.1f} steps.")

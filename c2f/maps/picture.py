@@ -1,15 +1,16 @@
 """A figure together with the sentence that says what it shows.
 
-Whoever cannot see a figure should get its numbers all the same. A notebook shows the figure with the sentence as its
-alternative text, and the sentence again below it. The figure is there twice: as HTML, because JupyterLab and nbconvert
-keep the alternative text only of an <img>; and as PNG, for what cannot show HTML, such as a PDF, and for sites that
-show notebooks without running them (docs/store_notebooks.py stores the PNG alone).
+A reader who cannot see a figure gets its numbers from the sentence. A notebook shows the figure with the sentence as
+its alternative text, and the sentence again below it. The figure is output twice: as HTML, because JupyterLab and
+nbconvert keep the alternative text only of an <img>; and as PNG, for formats without HTML, such as PDF, and for sites
+that show notebooks without running them (docs/store_notebooks.py stores the PNG alone).
 """
 
 import base64
 import html
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +22,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 100  # on the page; the file has twice as many, for sharp screens
-SEEN = 0.3  # mean difference of the 256 shades of a colour above which photographs begin to look poorer
+VISIBLE = 0.3  # mean difference, of the 256 shades of a colour, above which photographs begin to look poorer
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A Matplotlib figure and its text alternative: what it shows in a sentence, with its numbers."""
 
-    figure: "Figure"
+    figure: "Figure" = field(repr=False)
     alt: str
-
-    def __repr__(self) -> str:
-        return f"Picture({self.alt!r})"
 
     def __str__(self) -> str:
         return self.alt
@@ -44,28 +42,30 @@ class Picture:
         return smaller_png(file.getvalue())
 
     def save(self, path: Path | str) -> None:
-        """Write the figure; the ending of the name (.png, .svg, .pdf) says in which format."""
-        self.figure.savefig(path, dpi=2 * DOTS_PER_INCH)
+        """Write the figure; the ending of the name (.png, .svg, .pdf) says in which format.
+
+        PNG and SVG keep the sentence too, as the file's description.
+        """
+        described = {"Description": self.alt} if Path(path).suffix in (".png", ".svg") else None
+        self.figure.savefig(path, dpi=2 * DOTS_PER_INCH, metadata=described)
 
     def html(self) -> str:
         """An <img> with the figure inside and its alternative text: for a page, or a widget that shows HTML."""
         return self._image(base64.b64encode(self.png()).decode())
 
     def show(self, updating: "Display | None" = None) -> "Display":
-        """Show figure and sentence in a notebook, or replace what `updating` (an earlier `show`) stands for."""
+        """Show figure and sentence in a notebook, or replace those of `updating`, which an earlier `show` returned."""
         from IPython.display import display
 
         png = base64.b64encode(self.png()).decode()
         figure = {"text/html": self._image(png), "image/png": png, "text/plain": self.alt}
-        metadata = {"image/png": {"width": self._width(), "alt": self.alt}}
         sentence = {"text/html": f"<small>In words: {html.escape(self.alt)}</small>", "text/plain": self.alt}
+        metadata = {"image/png": {"width": self._width(), "alt": self.alt}}
+        outputs = [(figure, {"metadata": metadata}), (sentence, {})]
         if updating is None:
-            return [
-                display(figure, metadata=metadata, raw=True, display_id=True),
-                display(sentence, raw=True, display_id=True),
-            ]
-        updating[0].update(figure, metadata=metadata, raw=True)
-        updating[1].update(sentence, raw=True)
+            return [display(data, raw=True, display_id=True, **options) for data, options in outputs]
+        for handle, (data, options) in zip(updating, outputs, strict=True):
+            handle.update(data, raw=True, **options)
         return updating
 
     def _ipython_display_(self) -> None:
@@ -78,20 +78,20 @@ class Picture:
         return round(self.figure.get_figwidth() * DOTS_PER_INCH)
 
 
+Display = list[Any]
+"""Two handles of IPython, for the figure and for its sentence, with which a notebook's output is replaced."""
+
+
 def smaller_png(png: bytes) -> bytes:
-    """The same picture in fewer bytes: with 256 colours where nobody would see it, which most figures can do with."""
+    """The same picture in fewer bytes: with 256 colours, unless the difference would be visible."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
     few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     difference = np.abs(np.asarray(image, dtype=np.int16) - np.asarray(few.convert("RGB"), dtype=np.int16))
     file = io.BytesIO()
-    (few if difference.mean() < SEEN else image).save(file, "PNG", optimize=True)
+    (few if difference.mean() < VISIBLE else image).save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-Display = list[Any]
-"""Where a picture stands in a notebook: two handles of IPython, for the figure and for its sentence."""
 
 
 # ---- What all figures share: the palette, the axes, how a number is written
@@ -109,6 +109,38 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def image_grid(
+    what: str,
+    count: int,
+    titles: Sequence[str],
+    columns: int,
+    title: str = "",
+    *,
+    layers: int = 1,
+    cell: tuple[float, float] = (1.05, 1.05),
+    title_height: float = 0.2,
+    fontsize: float = 10,
+) -> tuple["Figure", np.ndarray]:
+    """A figure with axes without frames for `count` images, (layers, at least count): a layer is drawn below the last.
+
+    `cell` is the width and height of one image in inches. Raises ValueError for titles too few or too many.
+    """
+    if titles and len(titles) != count:
+        raise ValueError(f"there are {count} {what} and {len(titles)} titles; give one each, or none.")
+    columns = min(columns, count)
+    bands = -(-count // columns)
+    height = bands * (cell[1] * layers + title_height * bool(titles)) + 0.3 * bool(title)
+    figure = new_figure(columns * cell[0], height)
+    axes = figure.subplots(bands * layers, columns, squeeze=False)
+    axes = axes.reshape(bands, layers, columns).swapaxes(0, 1).reshape(layers, -1)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, text in zip(axes[0], titles, strict=False):
+        ax.set_title(text, fontsize=fontsize)
+    figure.suptitle(title, fontsize=11)
+    return figure, axes
 
 
 def tidy(*axes: "Axes", grid: str = "both") -> None:

@@ -1,9 +1,9 @@
 """How far one position of a stage sees: in theory, and in effect.
 
 The **theoretical** extent is bookkeeping: every convolution on the way widens it, every stride multiplies it. The
-**effective** receptive field asks the network itself: mean absolute gradient of the centre position's feature with
-respect to the input (Luo et al., arXiv 1701.04128). A pixel whose change would not move the feature weighs nothing
-there, however wide the theory says that the position sees.
+**effective** receptive field is measured: the mean absolute gradient of the centre position's feature with respect to
+the input (Luo et al., arXiv 1701.04128). A pixel whose change would not move the feature has the weight zero, however
+wide the theoretical extent is.
 
 The extent counts convolutions only. A GroupNorm with one group, which the CIFAR-10 models have between their stages,
 takes mean and variance over the whole map, so strictly every position past it depends, faintly, on every pixel.
@@ -14,19 +14,18 @@ Shapes: N images, C channels, H x W pixels, H' x W' positions of a stage.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from c2f.maps.picture import WINDOW, Picture, outline
+from c2f.maps.modulation import Position, check_position
+from c2f.maps.picture import WINDOW, Picture, new_figure, outline
 from c2f.models import Conv2Former
-
-if TYPE_CHECKING:
-    pass
+from c2f.models.modes import evaluating
 
 HEAT = "magma"  # dark where nothing counts; its lightness rises steadily, so it survives grey print
-DECADES = 4  # of a logarithmic picture: what is ten thousand times less than the most is drawn as nothing
+DECADES = 4  # of a logarithmic picture: a ten-thousandth of the largest weight is drawn as zero
 
 
 class Extent(NamedTuple):
@@ -43,46 +42,45 @@ class Extent(NamedTuple):
         return self.top + (self.height - 1) / 2, self.left + (self.width - 1) / 2
 
 
-def theoretical_extent(model: Conv2Former, stage: int, position: tuple[int, int]) -> Extent:
-    """The pixels that the convolutions up to a stage's last block can carry to one position of it.
+def theoretical_extent(model: Conv2Former, stage: int, position: Position) -> Extent:
+    """The pixels that the convolutions up to a stage's last block can carry to one position of its map.
 
-    Args:
-        model: whose kernels, depths and stem count.
-        stage: from 0.
-        position: (row, column) on that stage's map.
-
-    Raises ValueError for a stage that is not there.
+    `stage` counts from 0. Raises ValueError for one that does not exist.
     """
-    _check_stage(model, stage)
-    config = model.config
-    per_block = config.kernel_size // 2 + 1  # ConvMod, then the MLP's 3x3
-    return _back_to_pixels(model, stage, position, [depth * per_block for depth in config.depths])
+    per_block = model.config.kernel_size // 2 + 1  # ConvMod, then the MLP's 3x3
+    return _back_to_pixels(model, stage, position, [depth * per_block for depth in model.config.depths])
 
 
-def window_extent(model: Conv2Former, stage: int, position: tuple[int, int]) -> Extent:
+def window_extent(model: Conv2Former, stage: int, position: Position) -> Extent:
     """The pixels under the ConvMod window of a stage, as far as stem and downsampling alone carry them there.
 
     With a stem of patches that is the window times the stride. Where neighbours share pixels, as in the "overlap" stem
     of two 3x3 convolutions, it is a few pixels more. What earlier blocks mixed in comes from farther still.
-
-    Args and errors: as for `theoretical_extent`.
+    Errors as for `theoretical_extent`.
     """
-    _check_stage(model, stage)
     return _back_to_pixels(model, stage, position, [0] * stage + [model.config.kernel_size // 2])
 
 
-def _back_to_pixels(model: Conv2Former, stage: int, position: tuple[int, int], reaches: Sequence[int]) -> Extent:
+def _back_to_pixels(model: Conv2Former, stage: int, position: Position, reaches: Sequence[int]) -> Extent:
     """From a position of a stage back to the image; `reaches` are the positions that each stage's blocks add a side."""
+    _check_stage(model, stage)
     (top, left), (bottom, right) = position, position
     for earlier in range(stage, -1, -1):
         reach = reaches[earlier]
         top, bottom, left, right = top - reach, bottom + reach, left - reach, right + reach
         if earlier:  # the 2x2 convolution of stride 2 that began this stage
             top, bottom, left, right = 2 * top, 2 * bottom + 1, 2 * left, 2 * right + 1
-    for kernel, stride, padding in reversed(_convolutions(model.stem)):
+    for conv in reversed([module for module in model.stem.modules() if isinstance(module, nn.Conv2d)]):
+        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]  # all of them are square
         top, left = (low * stride - padding for low in (top, left))
         bottom, right = (high * stride - padding + kernel - 1 for high in (bottom, right))
     return Extent(top, left, bottom - top + 1, right - left + 1)
+
+
+def _check_stage(model: Conv2Former, stage: int) -> None:
+    stages = len(model.stages)
+    if not 0 <= stage < stages:
+        raise ValueError(f"there is no stage {stage}; this model has {stages}: use 0 to {stages - 1}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,37 +127,31 @@ class ReceptiveField:
 
 
 def effective_receptive_field(
-    model: Conv2Former, x: Tensor, stage: int = -1, position: tuple[int, int] | None = None
+    model: Conv2Former, x: Tensor, stage: int = -1, position: Position | None = None
 ) -> ReceptiveField:
     """Mean absolute gradient of a position's feature with respect to the input, over images and channels.
 
-    The feature is what the stage's last block puts out at that position, its channels summed, as usual; the mean is
-    over the N images and the input's channels, and what it gives is divided by its sum.
+    The feature is the stage's output at that position, summed over its channels. The mean is over the N images and the
+    input's channels; it is divided by its sum over the pixels.
 
     Args:
-        model: in any mode; it is asked as it evaluates, and none of its gradients is touched.
+        model: in any mode, which is restored; the gradients of its parameters are not touched.
         x: normalised images (N, 3, H, W); the more, the smoother the result.
         stage: from 0, or from the end as -1.
         position: (row, column) on the stage's map; by default its middle, (H' // 2, W' // 2).
 
     Raises:
-        ValueError: a stage or position that is not there; images of another shape; a gradient of zero everywhere.
+        ValueError: a stage or position that does not exist; images of another shape; a gradient of zero everywhere.
     """
     stages = len(model.stages)
     stage = stage + stages if -stages <= stage < 0 else stage
     _check_stage(model, stage)
     x = x.detach().clone().requires_grad_()
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.enable_grad():
-            feature = list(model.features(x).values())[stage]  # (N, C, H', W')
-            row, column = position = position or (feature.shape[2] // 2, feature.shape[3] // 2)
-            _check_position(feature, position)
-            (gradient,) = torch.autograd.grad(feature[:, :, row, column].sum(), x)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(model), torch.enable_grad():
+        feature = list(model.features(x).values())[stage]  # (N, C, H', W')
+        row, column = position = position or (feature.shape[2] // 2, feature.shape[3] // 2)
+        check_position(position, tuple(feature.shape[2:]))
+        (gradient,) = torch.autograd.grad(feature[:, :, row, column].sum(), x)
     weights = gradient.abs().mean(dim=(0, 1)).double().cpu()
     total = weights.sum().item()
     if not (math.isfinite(total) and total > 0):
@@ -175,7 +167,7 @@ def plot_receptive_fields(
     Dashed: the smallest square that holds 90 %; dotted: the theoretical extent, where it is on the image.
 
     Args:
-        fields: by what is written above each.
+        fields: by the title of each.
         log: the colours show powers of ten, so that the faint rim is seen; else shares as they are.
         columns: pictures in a row.
         title: over all of them.
@@ -184,22 +176,16 @@ def plot_receptive_fields(
     """
     if not fields:
         raise ValueError("there is no receptive field to draw; give at least one, by its name.")
-    from matplotlib.figure import Figure
-
     columns = min(columns, len(fields))
     rows = -(-len(fields) // columns)
-    figure = Figure(figsize=(max(2.7 * columns + 0.9, 4.6), 2.8 * rows + 0.3 + 0.3 * bool(title)), layout="constrained")
+    figure = new_figure(max(2.7 * columns + 0.9, 4.6), 2.8 * rows + 0.3 + 0.3 * bool(title))
     axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flatten()[len(fields) :]:
+    for ax in axes.flat[len(fields) :]:
         ax.axis("off")
-    for ax, (name, field) in zip(axes.flatten(), fields.items(), strict=False):
-        drawn = ax.imshow(
-            shown_weights(field, log).numpy(),
-            cmap=HEAT,
-            interpolation="nearest",
-            vmin=-DECADES if log else 0,
-            vmax=0 if log else 1,
-        )
+    low, high = (-DECADES, 0) if log else (0, 1)
+    for ax, (name, field) in zip(axes.flat, fields.items(), strict=False):
+        shown = shown_weights(field, log).numpy()
+        drawn = ax.imshow(shown, cmap=HEAT, interpolation="nearest", vmin=low, vmax=high)
         outline(ax, *field.box(0.9), WINDOW, 1.6, linestyle="--")
         outline(ax, *field.extent, "white", 1.6, linestyle=":")
         ax.set_title(f"{name}\n50 %: ±{field.radius(0.5):g}, 90 %: ±{field.radius(0.9):g} px", fontsize=9)
@@ -222,34 +208,9 @@ def shown_weights(field: ReceptiveField, log: bool) -> Tensor:
 
 
 def describe(fields: Mapping[str, ReceptiveField], title: str) -> str:
-    told = [
+    described = [
         f"{name}: stage {field.stage}, half of the gradient lies within {field.radius(0.5):g} pixels of the centre and "
         f"90 % within {field.radius(0.9):g}, of {max(field.extent[2:]) / 2:g} that the convolutions could reach"
         for name, field in fields.items()
     ]
-    return f"{title}. {'; '.join(told)}.".removeprefix(". ")
-
-
-def _convolutions(stem: nn.Module) -> Sequence[tuple[int, int, int]]:
-    """(side of the kernel, stride, padding) of the stem's convolutions, the first first; all of them are square."""
-    return [
-        (module.kernel_size[0], module.stride[0], module.padding[0])
-        for module in stem.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-
-
-def _check_stage(model: Conv2Former, stage: int) -> None:
-    stages = len(model.stages)
-    if not 0 <= stage < stages:
-        raise ValueError(f"there is no stage {stage}; this model has {stages}: use 0 to {stages - 1}.")
-
-
-def _check_position(feature: Tensor, position: tuple[int, int]) -> None:
-    height, width = feature.shape[2:]
-    row, column = position
-    if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(
-            f"position (row {row}, column {column}) is outside this stage's {height}×{width} map; "
-            f"use rows 0 to {height - 1} and columns 0 to {width - 1}."
-        )
+    return f"{title}. {'; '.join(described)}.".removeprefix(". ")

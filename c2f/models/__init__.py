@@ -1,11 +1,11 @@
-"""What is built: Conv2Former, its depthwise convolution, and the models it is compared with."""
+"""What is built: Conv2Former, and the models that it is compared with."""
 
 from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
 
-from c2f.models.baselines import BASELINES
+from c2f.models.baselines import BASELINES, build_baseline
 from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig, ConvMod
 from c2f.models.inputs import transforms
 from c2f.models.weights import list_weights, load_trained_weights
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows."""
+    """The names that `create_model` takes."""
     return [*VARIANTS, *BASELINES]
 
 
@@ -36,15 +36,15 @@ def create_model(name: str, num_classes: int = 10, weights: str | None = None, *
         weights: the data set on which the kit's own weights were trained, such as "cifar10"; see `list_weights`. They
             expect images that went through `c2f.models.transforms()`. With another `num_classes` than theirs all but
             the last layer is loaded.
-        overrides: any field of `Conv2FormerConfig` for a Conv2Former (dims, depths, kernel_size, …); what the builder
-            in `c2f.models.baselines` takes for another model.
+        overrides: any field of `Conv2FormerConfig` for a Conv2Former (dims, depths, kernel_size, …); any setting in
+            `c2f.models.baselines.BASELINES` for another model.
 
     Returns:
         A module (N, 3, H, W) -> (N, num_classes) that remembers how it was made in `.name` and `.overrides`.
 
     Raises:
-        ValueError: an unknown name or override, a value that cannot be, weights that are not there or do not fit; the
-            sentence says what would do.
+        ValueError: an unknown name or override, an invalid value, weights that do not exist or do not fit; the
+            sentence says what is valid.
     """
     if name in VARIANTS:
         known = {field.name for field in fields(Conv2FormerConfig)}
@@ -52,7 +52,7 @@ def create_model(name: str, num_classes: int = 10, weights: str | None = None, *
             raise ValueError(f"{name} has no {', '.join(unknown)}; it can be changed in {', '.join(sorted(known))}.")
         model: nn.Module = Conv2Former(replace(VARIANTS[name], num_classes=num_classes, **overrides))
     elif name in BASELINES:
-        model = BASELINES[name](num_classes=num_classes, **overrides)
+        model = build_baseline(name, num_classes, **overrides)
     else:
         raise ValueError(f"there is no model {name!r}; the models are {', '.join(list_models())}.")
     if weights:

@@ -6,9 +6,7 @@ attention weights. Parameters, names and initialisation are torchvision's.
 Shapes: N images, H x W pixels or tokens, T tokens of a window (its side squared).
 """
 
-import inspect
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +21,7 @@ from c2f.models.inputs import check_images
 
 
 class BlockAttention(NamedTuple):
-    """The attention weights of one Swin block, and where its windows lie on the image.
+    """The attention weights of one Swin block, and where its windows are on the image.
 
     Swin pads the token grid below and to the right to whole windows, rolls it by `shift` tokens up and to the
     left, and cuts it into windows; a token attends to the tokens of its own window. `tokens` undoes all three.
@@ -53,12 +51,6 @@ class BlockAttention(NamedTuple):
         return full.unflatten(2, self.padded)[:, :, :height, :width]
 
 
-def _windows(grid: Tensor, window: tuple[int, int]) -> Tensor:
-    """Cut a (height, width) grid of whole windows into (windows, T)."""
-    rows = grid.unflatten(0, (-1, window[0])).unflatten(2, (-1, window[1]))
-    return rows.transpose(1, 2).reshape(-1, window[0] * window[1])
-
-
 def _block_attention(attn: ShiftedWindowAttention, x_nhwc: Tensor, stage: int, block: int) -> BlockAttention:
     """What torchvision's window attention computes up to its softmax, for a normed input x_nhwc."""
     _, height, width, dim = x_nhwc.shape
@@ -66,7 +58,9 @@ def _block_attention(attn: ShiftedWindowAttention, x_nhwc: Tensor, stage: int, b
     padded = tuple(-(-size // side) * side for size, side in zip((height, width), window, strict=True))
     shift = tuple(0 if side >= size else step for side, size, step in zip(window, padded, attn.shift_size, strict=True))
     position = torch.arange(padded[0] * padded[1], device=x_nhwc.device).reshape(padded)
-    tokens = _windows(position.roll((-shift[0], -shift[1]), dims=(0, 1)), window)
+    position = position.roll((-shift[0], -shift[1]), dims=(0, 1))
+    windows = position.unflatten(0, (-1, window[0])).unflatten(2, (-1, window[1])).transpose(1, 2)
+    tokens = windows.reshape(-1, window[0] * window[1])
 
     x = F.pad(x_nhwc, (0, 0, 0, padded[1] - width, 0, padded[0] - height)).flatten(1, 2)[:, tokens]
     qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, dim // attn.num_heads))
@@ -148,6 +142,12 @@ class ConvNeXt(TorchvisionConvNeXt):
         return super().forward(x)
 
 
+def convnext_t(layer_scale: float, drop_path: float, num_classes: int) -> ConvNeXt:
+    channels = (96, 192, 384, 768, None)
+    stages = [CNBlockConfig(channels[i], channels[i + 1], depth) for i, depth in enumerate((3, 3, 9, 3))]
+    return ConvNeXt(stages, drop_path, layer_scale, num_classes)
+
+
 class ViT(VisionTransformer):
     """torchvision's Vision Transformer (Dosovitskiy et al., arXiv 2010.11929), for square images of one size.
 
@@ -159,104 +159,7 @@ class ViT(VisionTransformer):
         return super().forward(x)
 
 
-def _says_what_would_do(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Check what every builder has in common, so that a wrong override gets a sentence and not a TypeError."""
-    known = sorted(inspect.signature(build).parameters.keys() - {"num_classes"})
-
-    @wraps(build)
-    def checked(num_classes: int = 10, **overrides: Any) -> nn.Module:
-        if unknown := sorted(overrides.keys() - known):
-            raise ValueError(f"{build.__name__} has no {', '.join(unknown)}; it can be changed in {', '.join(known)}.")
-        if num_classes < 1:
-            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least one class.")
-        for name in {"drop_path", "dropout", "attention_dropout"} & overrides.keys():
-            if not 0 <= overrides[name] < 1:
-                raise ValueError(f"{name} is {overrides[name]}; it is a probability: at least 0, below 1.")
-        return build(num_classes, **overrides)
-
-    return checked
-
-
-@_says_what_would_do
-def swin_t(
-    num_classes: int = 10,
-    *,
-    patch_size: int = 4,
-    embed_dim: int = 96,
-    depths: Sequence[int] = (2, 2, 6, 2),
-    num_heads: Sequence[int] = (3, 6, 12, 24),
-    window_size: int = 7,
-    mlp_ratio: float = 4.0,
-    drop_path: float = 0.2,
-) -> Swin:
-    """Swin-T as torchvision has it: 27,527,044 parameters at 10 classes.
-
-    Made for 224x224: a 32x32 image is 8, 4, 2, 1 tokens a side, each padded to a multiple of 7, so that most of
-    what it computes there is padding (`c2f.models.cost`).
-    """
-    return Swin(patch_size, embed_dim, depths, num_heads, window_size, mlp_ratio, drop_path, num_classes)
-
-
-@_says_what_would_do
-def swin_mini_cifar(
-    num_classes: int = 10,
-    *,
-    patch_size: int = 2,
-    embed_dim: int = 96,
-    depths: Sequence[int] = (2, 12, 2),
-    num_heads: Sequence[int] = (3, 6, 12),
-    window_size: int = 4,
-    mlp_ratio: float = 4.0,
-    drop_path: float = 0.1,
-) -> Swin:
-    """A Swin sized for 32x32, to set beside `conv2former_n_cifar`: like it in multiply-adds and in parameters.
-
-    Patch 2 gives 16, 8 and 4 tokens a side, which windows of 4 divide, so nothing is padded; a fourth stage of
-    2x2 tokens would be three quarters padding. Width and heads are Swin-T's. Most blocks sit where Conv2Former-N
-    has most of its own, on the 8x8 map; twelve of them bring it to the same cost (a test holds it within 10 %).
-    """
-    return Swin(patch_size, embed_dim, depths, num_heads, window_size, mlp_ratio, drop_path, num_classes)
-
-
-@_says_what_would_do
-def swin_micro_cifar(
-    num_classes: int = 10,
-    *,
-    patch_size: int = 2,
-    embed_dim: int = 64,
-    depths: Sequence[int] = (2, 2, 2),
-    num_heads: Sequence[int] = (2, 4, 8),
-    window_size: int = 4,
-    mlp_ratio: float = 2.0,
-    drop_path: float = 0.0,
-) -> Swin:
-    """A Swin for laptops, to set beside `conv2former_mini_cifar`: its widths and stages, within 10 % of its cost.
-
-    It begins from patches of 2x2 pixels, as Swin does, where that Conv2Former has two small convolutions.
-    """
-    return Swin(patch_size, embed_dim, depths, num_heads, window_size, mlp_ratio, drop_path, num_classes)
-
-
-@_says_what_would_do
-def convnext_t(num_classes: int = 10, *, layer_scale: float = 1e-6, drop_path: float = 0.1) -> ConvNeXt:
-    """ConvNeXt-T as torchvision has it. A 32x32 image is 8, 4, 2, 1 positions a side under its 7x7 kernels."""
-    stages = [
-        CNBlockConfig(96, 192, 3),  # channels, those of the next stage, blocks
-        CNBlockConfig(192, 384, 3),
-        CNBlockConfig(384, 768, 9),
-        CNBlockConfig(768, None, 3),
-    ]
-    return ConvNeXt(stages, drop_path, layer_scale, num_classes)
-
-
-@_says_what_would_do
-def vit_b_16(
-    num_classes: int = 10, *, image_size: int = 32, dropout: float = 0.0, attention_dropout: float = 0.0
-) -> ViT:
-    """ViT-B/16 as torchvision has it, for images of image_size pixels a side: a 32x32 image is four patches.
-
-    It has dropout and no drop path, as torchvision's class.
-    """
+def vit_b_16(image_size: int, dropout: float, attention_dropout: float, num_classes: int) -> ViT:
     if image_size < 16 or image_size % 16:
         raise ValueError(f"image_size is {image_size}; patches are 16 pixels a side: use a multiple of 16.")
     return ViT(
@@ -265,6 +168,52 @@ def vit_b_16(
     )  # fmt: skip
 
 
-BASELINES: dict[str, Callable[..., nn.Module]] = {
-    build.__name__: build for build in (swin_t, swin_mini_cifar, swin_micro_cifar, convnext_t, vit_b_16)
-}
+BASELINES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    # As torchvision has it: 27,527,044 parameters at 10 classes. Made for 224x224: a 32x32 image is 8, 4, 2, 1 tokens a
+    # side, each padded to a multiple of 7, so that most of what it computes there is padding (`c2f.models.cost`).
+    "swin_t": (
+        Swin,
+        {
+            "patch_size": 4, "embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window_size": 7,
+            "mlp_ratio": 4.0, "drop_path": 0.2,
+        },
+    ),
+    # For 32x32, to compare with `conv2former_n_cifar`: similar in multiply-adds and in parameters. Patch 2 gives 16, 8
+    # and 4 tokens a side, which windows of 4 divide, so nothing is padded; a fourth stage of 2x2 tokens would be three
+    # quarters padding. Width and heads are Swin-T's. Most blocks are on the 8x8 map, as Conv2Former-N has them; twelve
+    # bring it to the same cost (a test checks that it is within 10 %).
+    "swin_mini_cifar": (
+        Swin,
+        {
+            "patch_size": 2, "embed_dim": 96, "depths": (2, 12, 2), "num_heads": (3, 6, 12), "window_size": 4,
+            "mlp_ratio": 4.0, "drop_path": 0.1,
+        },
+    ),
+    # For laptops, to compare with `conv2former_mini_cifar`: its widths and stages, within 10 % of its cost. It begins
+    # with patches of 2x2 pixels, as Swin does, where that Conv2Former has two small convolutions.
+    "swin_micro_cifar": (
+        Swin,
+        {
+            "patch_size": 2, "embed_dim": 64, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "window_size": 4,
+            "mlp_ratio": 2.0, "drop_path": 0.0,
+        },
+    ),
+    # A 32x32 image is 8, 4, 2, 1 positions a side under its 7x7 kernels.
+    "convnext_t": (convnext_t, {"layer_scale": 1e-6, "drop_path": 0.1}),
+    # A 32x32 image is four patches. As torchvision's class, it has dropout and no drop path.
+    "vit_b_16": (vit_b_16, {"image_size": 32, "dropout": 0.0, "attention_dropout": 0.0}),
+}  # fmt: skip
+"""By name: what builds it, and its settings, each of which `create_model` takes as an override."""
+
+
+def build_baseline(name: str, num_classes: int = 10, **overrides: Any) -> nn.Module:
+    """One of `BASELINES`, with some settings changed. Raises ValueError for a setting that it does not have."""
+    build, settings = BASELINES[name]
+    if unknown := sorted(overrides.keys() - settings):
+        raise ValueError(f"{name} has no {', '.join(unknown)}; it can be changed in {', '.join(sorted(settings))}.")
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; a classifier needs at least one class.")
+    for rate in {"drop_path", "dropout", "attention_dropout"} & overrides.keys():
+        if not 0 <= overrides[rate] < 1:
+            raise ValueError(f"{rate} is {overrides[rate]}; it is a probability: at least 0, below 1.")
+    return build(num_classes=num_classes, **settings | overrides)

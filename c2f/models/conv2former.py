@@ -65,8 +65,8 @@ def fuse(a: Tensor, v: Tensor, fusion: Fusion) -> Tensor:
 class ConvMod(nn.Module):
     """Weigh each position's value by a k x k summary of its neighbourhood (arXiv 2211.11943, section 3.2).
 
-    Self-attention asks every position about every other one, at a cost of (HW)^2. ConvMod keeps the question, a weight
-    for each value, and takes the answer from a depthwise convolution, at k^2 HW:
+    Self-attention computes a weight for each value from every pair of positions, at a cost of (HW)^2. ConvMod computes
+    the weight from a depthwise convolution, at a cost of k^2 HW:
 
         u = GELU(W1 LN(x));   a = DWConv(u);   v = W2 LN(x);   y = W3 (a * v)
 
@@ -233,26 +233,23 @@ class Conv2FormerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
         object.__setattr__(self, "depths", tuple(self.depths))
-
-        def check(good: bool, sentence: str) -> None:
-            if not good:
-                raise ValueError(sentence)
-
-        check(
-            len(self.dims) == len(self.depths) and min(self.dims + self.depths, default=0) > 0,
-            f"dims {self.dims} and depths {self.depths} must be positive and equally many, one per stage.",
-        )
-        check(self.kernel_size > 0 and self.kernel_size % 2 == 1, ODD.format(self.kernel_size))
-        check(
-            min(self.num_classes, self.in_channels, min(self.dims) * self.mlp_ratio) >= 1,
-            f"num_classes ({self.num_classes}), in_channels ({self.in_channels}) and the MLP's hidden channels "
-            f"(mlp_ratio {self.mlp_ratio} × dims) must be at least 1.",
-        )
-        check(0 <= self.drop_path < 1, f"drop_path is {self.drop_path}; use a probability of at least 0, below 1.")
+        if len(self.dims) != len(self.depths) or min(self.dims + self.depths, default=0) < 1:
+            raise ValueError(
+                f"dims {self.dims} and depths {self.depths} must be positive and equally many, one per stage."
+            )
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(ODD.format(self.kernel_size))
+        if min(self.num_classes, self.in_channels, min(self.dims) * self.mlp_ratio) < 1:
+            raise ValueError(
+                f"num_classes ({self.num_classes}), in_channels ({self.in_channels}) and the MLP's hidden channels "
+                f"(mlp_ratio {self.mlp_ratio} × dims) must be at least 1."
+            )
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path}; use a probability of at least 0, below 1.")
         choices = {"stem": Stem, "downsample_norm": DownsampleNorm, "head": Head, "fusion": Fusion, "init": Init}
         for name, kind in choices.items():
-            value = getattr(self, name)
-            check(value in get_args(kind), f"{name} is {value!r}; use {' or '.join(get_args(kind))}.")
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} is {value!r}; use {' or '.join(get_args(kind))}.")
 
     @property
     def stride(self) -> int:
@@ -292,21 +289,24 @@ class Conv2Former(nn.Module):
         self._check(x)
         x, outputs = self.stem(x), {}
         for i, stage in enumerate(self.stages):
-            x = stage(x)
-            outputs[STEM_STRIDE[self.config.stem] * 2**i] = x
+            outputs[STEM_STRIDE[self.config.stem] * 2**i] = x = stage(x)
         return outputs
 
-    def parts(self, x: Tensor, stage: int, block: int) -> ConvModParts:
-        """The intermediates of one block's ConvMod for images x; stage and block count from 0."""
+    def block(self, stage: int, block: int) -> Block:
+        """One block; stage and block count from 0. Raises ValueError for one that does not exist."""
         depths = self.config.depths
         if not (0 <= stage < len(depths) and 0 <= block < depths[stage]):
             raise ValueError(
                 f"there is no stage {stage}, block {block}; stages 0 to {len(depths) - 1} have {depths} blocks, from 0."
             )
+        return self.stages[stage].blocks[block]
+
+    def parts(self, x: Tensor, stage: int, block: int) -> ConvModParts:
+        """The intermediates of one block's ConvMod for images x; stage and block count from 0."""
+        convmod = self.block(stage, block).convmod
         self._check(x)
-        x = self.stages[:stage](self.stem(x))
-        here = self.stages[stage]
-        return here.blocks[block].convmod.parts(here.blocks[:block](here.downsample(x)))
+        x = self.stages[stage].downsample(self.stages[:stage](self.stem(x)))
+        return convmod.parts(self.stages[stage].blocks[:block](x))
 
 
 def _paper(dims: tuple[int, ...], depths: tuple[int, ...], kernel_size: int = 11) -> Conv2FormerConfig:

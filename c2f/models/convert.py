@@ -8,7 +8,6 @@ depths, and returns a state dict that loads strictly into a `Conv2Former` of the
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,16 +88,13 @@ def _renamed(params: Mapping[str, Any], rules: Rules, like: Conv2FormerConfig) -
 
 
 def _rename(name: str, rules: Rules) -> str:
-    """Our name for a published one; empty where no rule knows it."""
+    """Our name for a published one; empty where no rule matches it."""
     for pattern, ours in rules:
         if match := re.fullmatch(pattern, name):
-            return re.sub(r"\{(\d)(\+1)?\}", partial(_slot, match), ours)
+            groups = {str(i): group for i, group in enumerate(match.groups(), start=1)}
+            groups["1+1"] = str(int(match[1]) + 1) if match[1].isdigit() else ""
+            return re.sub(r"\{(.+?)\}", lambda slot: groups[slot[1]], ours)  # noqa: B023
     return ""
-
-
-def _slot(match: re.Match[str], slot: re.Match[str]) -> str:
-    group = match[int(slot[1])]
-    return str(int(group) + 1) if slot[2] else group
 
 
 def _names(names: Iterable[str], like: Conv2FormerConfig) -> list[str]:

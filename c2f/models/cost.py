@@ -14,6 +14,7 @@ activations, elementwise products and biases are not. One multiply-add is two fl
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision.models.swin_transformer import ShiftedWindowAttention
+
+from c2f.models.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -100,18 +103,10 @@ def _visit(model: nn.Module, shape: tuple[int, ...], visit: Callable[[str, nn.Mo
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    modules = list(model.named_modules())
-    modes = [module.training for _, module in modules]
-    hooks = [module.register_forward_hook(hook(name), with_kwargs=True) for name, module in modules]
-    try:
-        model.eval()
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            functional_call(model, shapes, (torch.empty(shape, dtype=dtype, device="meta"),))
-    finally:
-        for handle in hooks:
-            handle.remove()
-        for (_, module), training in zip(modules, modes, strict=True):
-            module.training = training
+    with ExitStack() as hooks, evaluating(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(hook(name), with_kwargs=True))
+        functional_call(model, shapes, (torch.empty(shape, dtype=dtype, device="meta"),))
 
 
 def _count(name: str, module: nn.Module, x: Tensor) -> MultiplyAdds:

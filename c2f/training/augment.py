@@ -1,7 +1,8 @@
 """Augmentation in batches, on the device that trains, with every random parameter drawn per image.
 
-Each operation is a plain function from images to images, to be called alone as well as from `Augment`; at strength 0
-each returns the images as they are. Images are float32 in [0, 1] until `normalize`, the last step of all.
+Each operation is a plain function from images to images of the same shape, to be called alone as well as from
+`Augment`; at strength 0 it returns the images as they are. Images are float32 in [0, 1] until `normalize`, the last
+step of all.
 
 Random numbers come from torch's global generators only, so that after `torch.manual_seed(s)` the result is a function
 of the images, the labels and s. Nothing loops over images, and nothing waits for the device.
@@ -9,9 +10,10 @@ of the images, the labels and s. Nothing loops over images, and nothing waits fo
 The operations are here, and not a library's, for two reasons. torchvision draws one set of parameters per call, which
 in a batch gives all images the same; kornia draws the order of colours and the RandAugment operations once per batch,
 and takes twice as long for the `seed` set at 32×32. What is one function in torchvision for all images alike
-(grey, sharpness, equalize) is torchvision's here too, and the tests hold the rest against it.
+(grey, sharpness, equalize) is torchvision's here too, and the tests compare the rest with it.
 
-Shapes: N images, C channels, H x W pixels, K classes.
+Shapes: N images, C channels, H x W pixels, K classes. `images` are (N, C, H, W), C is 3 where colours are changed, and
+soft labels are (N, K). A suffix of a name is a shape: factors_n has one factor per image.
 """
 
 import math
@@ -27,7 +29,7 @@ from c2f.training.recipes import Recipe
 
 
 def normalize(images: Tensor) -> Tensor:
-    """What a model sees: per channel, less ImageNet's mean, by its standard deviation.
+    """The input of a model: per channel, less ImageNet's mean, by its standard deviation.
 
     Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, 3, H, W).
     """
@@ -51,14 +53,14 @@ def _per_channel(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Augment:
-    """A recipe's augmentation of a batch, one operation after the other, in the order of the published notebook.
+    """A recipe's augmentation of a batch, one operation after the other, in the order of the PaddlePaddle notebook.
 
     Shape: images uint8 (N, 3, H, W) and labels int64 (N,) -> normalised images float32 (N, 3, H, W) and targets:
     the labels, or with MixUp or CutMix on, soft ones, float32 (N, K), that sum to 1.
 
     Args:
         recipe: whose augmentation fields are used; a field at 0 (or "none") costs nothing.
-        image_size: (H, W) of the images in pixels; they come out at that size too.
+        image_size: (H, W) of the images in pixels; they keep that size.
         num_classes: K, the width of soft targets.
 
     A call with mix=False leaves out MixUp and CutMix, and with them the soft targets.
@@ -76,10 +78,15 @@ class Augment:
 
     @torch.no_grad()
     def __call__(self, images_u8: Tensor, labels: Tensor, mix: bool = True) -> tuple[Tensor, Tensor]:
-        self._check(images_u8)
+        if images_u8.dtype != torch.uint8 or images_u8.ndim != 4 or tuple(images_u8.shape[-2:]) != self.image_size:
+            height, width = self.image_size
+            raise ValueError(
+                f"augmentation was given images of {images_u8.dtype}, shape {tuple(images_u8.shape)}; it was set up "
+                f"for torch.uint8, shape (N, 3, {height}, {width}): convert them, or create another Augment."
+            )
         recipe, images, targets = self.recipe, _to_unit(images_u8), labels
 
-        # The published notebook rounds to whole grey levels after each of these steps; here nothing is rounded.
+        # The PaddlePaddle notebook rounds to whole grey levels after each of these steps; here nothing is rounded.
         if recipe.color_jitter:
             images = color_jitter(images, recipe.color_jitter)
         if recipe.image_mixup:
@@ -88,9 +95,9 @@ class Augment:
             images = random_resized_crop(images, recipe.crop_scale)
         if recipe.crop == "shift":
             images = random_shift(images, recipe.crop_padding)
-        if recipe.rand_augment:  # not in the notebook; here, it does not see the erased rectangle
+        if recipe.rand_augment:  # not in the notebook; here, before anything is erased
             images = rand_augment(images, recipe.rand_augment)
-        # Odd in the notebook: it erases before the mean is taken off, so the rectangle is black and not average, and
+        # Odd in the notebook: it erases before the mean is subtracted, so the rectangle is black and not average, and
         # before flip and rotation, so that the rectangle turns with the image.
         if recipe.erasing:
             images = random_erasing(images, recipe.erasing)
@@ -105,16 +112,8 @@ class Augment:
             images, targets = mixup_or_cutmix(images, one_hot, recipe.mixup, recipe.cutmix)
         return normalize(images), targets
 
-    def _check(self, images: Tensor) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[-2:]) != self.image_size:
-            height, width = self.image_size
-            raise ValueError(
-                f"augmentation was given images of {images.dtype}, shape {tuple(images.shape)}; it was set up for "
-                f"torch.uint8, shape (N, 3, {height}, {width}): convert them, or create another Augment."
-            )
 
-
-# Random numbers: one per image, or one set per image, drawn where the images are.
+# ---- Random numbers: one per image, or one set per image, drawn on the images' device
 
 
 def uniform(images: Tensor, low: float = 0.0, high: float = 1.0, sets: int | None = None) -> Tensor:
@@ -135,7 +134,7 @@ def beta(images: Tensor, alpha: float) -> Tensor:
 
 
 def other_images(images: Tensor) -> Tensor:
-    """A random order of the batch: whom each image is mixed with (once in a while, itself). Shape: int64 (N,)."""
+    """A random order of the batch: the index of each image's partner (once in a while, itself). Shape: int64 (N,)."""
     return uniform(images).argsort()
 
 
@@ -143,7 +142,7 @@ def _per_image(values_n: Tensor) -> Tensor:
     return values_n[:, None, None, None]
 
 
-# Colour.
+# ---- Colour
 
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
@@ -151,20 +150,14 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 def blend(reference: Tensor, images: Tensor, factors_n: Tensor) -> Tensor:
     """Go from a reference (factor 0) to the image (factor 1) and beyond, within [0, 1].
 
-    This is all that brightness, contrast, saturation and sharpness do: they differ in the reference, which is black,
-    the mean grey, the grey version, and a blurred version. Shape: (N, C, H, W), unchanged.
+    Brightness, contrast, saturation and sharpness are this alone: they differ in the reference, which is black, the
+    mean grey, the grey version, and a blurred version.
     """
     return torch.lerp(reference, images, _per_image(factors_n)).clamp_(0, 1)
 
 
 def adjust_color(images: Tensor, which_n: Tensor, factors_n: Tensor) -> Tensor:
-    """Change one of brightness, contrast and saturation of each image, by a factor.
-
-    Args:
-        images: (N, 3, H, W).
-        which_n: BRIGHTNESS, CONTRAST or SATURATION for each image, (N,).
-        factors_n: 1 changes nothing, (N,).
-    """
+    """Change one of BRIGHTNESS, CONTRAST and SATURATION of each image, by a factor; 1 changes nothing."""
     grey_n1hw = V.rgb_to_grayscale(images)
     mean_n111 = grey_n1hw.mean((1, 2, 3), keepdim=True)
     reference = grey_n1hw * _per_image(which_n == SATURATION) + mean_n111 * _per_image(which_n == CONTRAST)
@@ -175,7 +168,7 @@ def color_jitter(images: Tensor, amount: float) -> Tensor:
     """Change brightness, contrast and saturation, each by a factor from 1 - amount to 1 + amount.
 
     Every image has its own factors and its own order of the three; the order matters only where colours are cut off
-    at black or white. Shape: (N, 3, H, W), unchanged.
+    at black or white.
     """
     factors_3n = uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3)
     order_3n = uniform(images, sets=3).argsort(dim=0)
@@ -189,13 +182,13 @@ def image_mixup(images: Tensor, probability: float) -> Tensor:
 
     Each image keeps a share drawn from Beta(1.5, 1.5), the defaults of PaddleX's `MixupImage`, made for detection.
     Odd: `MixupImage` (PaddleX 2.1.0) mixes a pair of images and returns a single one as it is, and a pipeline of
-    transforms hands it a single one. Shape: (N, C, H, W), unchanged.
+    transforms passes it a single one.
     """
     kept_n = torch.where(chance(images, probability), beta(images, alpha=1.5), 1.0)
     return torch.lerp(images[other_images(images)], images, _per_image(kept_n))
 
 
-# Rectangles: what is cropped, erased, or cut from another image.
+# ---- Rectangles: what is cropped, erased, or cut from another image
 
 
 class Boxes(NamedTuple):
@@ -218,7 +211,7 @@ def random_boxes(images: Tensor, area: tuple[float, float], ratio: tuple[float, 
     """Draw a rectangle per image, as torchvision's RandomResizedCrop and RandomErasing do for square images.
 
     Args:
-        images: (N, C, H, W); only their number and size matter.
+        images: only their number and size matter.
         area: least and greatest share of the image's area.
         ratio: least and greatest width : height, relative to the image's own, and uniform in the logarithm.
         tries: how often a rectangle is drawn; the first that fits the image counts. Where none does, it is empty.
@@ -231,66 +224,55 @@ def random_boxes(images: Tensor, area: tuple[float, float], ratio: tuple[float, 
     fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
     first = fits.int().argmax(dim=0, keepdim=True)
     heights_n, widths_n = ((sides * fits).gather(0, first)[0] for sides in (heights, widths))
-    top_n, left_n = _random_start(images, height - heights_n), _random_start(images, width - widths_n)
+    last_top, last_left = height - heights_n, width - widths_n
+    top_n = (uniform(images) * (last_top + 1)).floor().minimum(last_top)  # the product can round up to last + 1
+    left_n = (uniform(images) * (last_left + 1)).floor().minimum(last_left)
     return Boxes(top_n, left_n, heights_n, widths_n)
 
 
-def _random_start(images: Tensor, last_n: Tensor) -> Tensor:
-    return (uniform(images) * (last_n + 1)).floor().minimum(last_n)  # the product can round up to last + 1
-
-
 def resize_boxes(images: Tensor, boxes: Boxes) -> Tensor:
-    """Scale what is in each box to the size of the whole image, bilinearly. Shape: (N, C, H, W), unchanged."""
+    """Scale the inside of each box to the size of the whole image, bilinearly."""
+
+    def source(start_n: Tensor, length_n: Tensor, size: int) -> Tensor:
+        """Where each of `size` pixels is read, from -1 to 1; not beyond the centres of the box's outermost pixels."""
+        steps = (torch.arange(size, device=images.device) + 0.5) / size
+        offset_nl = (steps * length_n[:, None] - 0.5).clamp(min=0).minimum(length_n[:, None] - 1)
+        return (2 * (start_n[:, None] + offset_nl) + 1) / size - 1
+
     height, width = images.shape[-2:]
-    y_nh, x_nw = _source(boxes.top, boxes.height, height), _source(boxes.left, boxes.width, width)
-    y_nh, x_nw = (2 * y_nh + 1) / height - 1, (2 * x_nw + 1) / width - 1  # grid_sample counts from -1 to 1
+    y_nh, x_nw = source(boxes.top, boxes.height, height), source(boxes.left, boxes.width, width)
     grid_nhw2 = torch.stack(torch.broadcast_tensors(x_nw[:, None, :], y_nh[:, :, None]), dim=-1)
     return F.grid_sample(images, grid_nhw2, padding_mode="border", align_corners=False)
 
 
-def _source(start_n: Tensor, length_n: Tensor, size: int) -> Tensor:
-    """Where, along one axis, each of `size` pixels is read; not beyond the centres of the box's outermost pixels."""
-    start, length = start_n[:, None], length_n[:, None]
-    steps = (torch.arange(size, device=start_n.device) + 0.5) / size
-    return start + (steps * length - 0.5).clamp(min=0).minimum(length - 1)
-
-
 def random_resized_crop(images: Tensor, smallest: float) -> Tensor:
-    """Cut out a rectangle of at least that share of the area, 3:4 to 4:3 in shape, and scale it to the image's size.
-
-    Shape: (N, C, H, W), unchanged.
-    """
-    height, width = images.shape[-2:]
+    """Cut out a rectangle of at least that share of the area, 3:4 to 4:3 in shape, and scale it to the image's size."""
     boxes = random_boxes(images, area=(smallest, 1.0), ratio=(3 / 4, 4 / 3))
     nothing_fits = boxes.height == 0
-    whole = Boxes(*(torch.full_like(boxes.top, size) for size in (0, 0, height, width)))
-    boxes = Boxes(*(torch.where(nothing_fits, all_of, box) for all_of, box in zip(whole, boxes, strict=True)))
-    return resize_boxes(images, boxes)
+    whole = zip((0, 0, *images.shape[-2:]), boxes, strict=True)
+    return resize_boxes(images, Boxes(*(torch.where(nothing_fits, float(all_of), side) for all_of, side in whole)))
 
 
 def random_erasing(images: Tensor, probability: float, fill: float = 0.0) -> Tensor:
     """Paint a rectangle over some of the images: 2 to 33 % of the area, 3:10 to 10:3, black.
 
-    Zhong et al., Random Erasing, arXiv 1708.04896. Shape: (N, C, H, W), unchanged.
+    Zhong et al., Random Erasing, arXiv 1708.04896.
     """
     boxes = random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
     chosen_n111 = _per_image(chance(images, probability))
     return torch.where(boxes.mask(*images.shape[-2:]) & chosen_n111, fill, images)
 
 
-# Geometry.
+# ---- Geometry
 
 
 def random_flip(images: Tensor, probability: float) -> Tensor:
-    """Mirror some of the images, left to right. Shape: (N, C, H, W), unchanged."""
+    """Mirror some of the images, left to right."""
     return torch.where(_per_image(chance(images, probability)), images.flip(-1), images)
 
 
 def shift(images: Tensor, down_n: Tensor, right_n: Tensor, padding: int) -> Tensor:
-    """Move each image by whole pixels, at most `padding` either way; its mirror image fills what becomes free.
-
-    Shape: (N, C, H, W), unchanged.
-    """
+    """Move each image by whole pixels, at most `padding` either way; its mirror image fills what becomes free."""
     height, width = images.shape[-2:]
     padded = F.pad(images, [padding] * 4, mode="reflect")
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view, (N, C, 2 padding + 1, 2 padding + 1, H, W)
@@ -298,63 +280,56 @@ def shift(images: Tensor, down_n: Tensor, right_n: Tensor, padding: int) -> Tens
 
 
 def random_shift(images: Tensor, padding: int) -> Tensor:
-    """Move each image by up to `padding` pixels, down or up and right or left. Shape: (N, C, H, W), unchanged."""
+    """Move each image by up to `padding` pixels, down or up and right or left."""
     down_n, right_n = torch.randint(-padding, padding + 1, (2, len(images)), device=images.device)
     return shift(images, down_n, right_n, padding)
 
 
-def warp(images: Tensor, matrices_n23: Tensor, mode: str = "nearest") -> Tensor:
+def warp(images: Tensor, *matrix_n: Tensor, mode: str = "nearest") -> Tensor:
     """Read each pixel at matrix @ (x, y, 1), in pixels from the image's centre; outside is black.
 
-    Shape: (N, C, H, W), unchanged.
+    `matrix_n`: the six entries of each image's 2x3 matrix, row by row, each (N,).
     """
     half = images.new_tensor([images.shape[-1] / 2, images.shape[-2] / 2, 1.0])
-    relative_n23 = matrices_n23 * half / half[:2, None]  # affine_grid lets both axes run from -1 to 1
-    grid_nhw2 = F.affine_grid(relative_n23, list(images.shape), align_corners=False)
+    matrices_n23 = torch.stack(matrix_n, dim=1).view(-1, 2, 3) * half / half[:2, None]
+    grid_nhw2 = F.affine_grid(matrices_n23, list(images.shape), align_corners=False)  # whose axes run from -1 to 1
     return F.grid_sample(images, grid_nhw2, mode=mode, align_corners=False)
 
 
-def _matrices(xx: Tensor, xy: Tensor, x: Tensor, yx: Tensor, yy: Tensor, y: Tensor) -> Tensor:
-    return torch.stack([xx, xy, x, yx, yy, y], dim=1).view(-1, 2, 3)
-
-
 def rotate(images: Tensor, degrees_n: Tensor, mode: str = "nearest") -> Tensor:
-    """Turn each image counter-clockwise about its centre; corners that become free are black.
-
-    Shape: (N, C, H, W), unchanged.
-    """
-    angle, zero = degrees_n.deg2rad(), torch.zeros_like(degrees_n)
-    return warp(images, _matrices(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), mode)
+    """Turn each image counter-clockwise about its centre; corners that become free are black."""
+    cos, sin, zero = degrees_n.deg2rad().cos(), degrees_n.deg2rad().sin(), torch.zeros_like(degrees_n)
+    return warp(images, cos, -sin, zero, sin, cos, zero, mode=mode)
 
 
 def random_rotation(images: Tensor, degrees: float, mode: str = "nearest") -> Tensor:
-    """Turn each image by up to that many degrees, either way. Shape: (N, C, H, W), unchanged."""
+    """Turn each image by up to that many degrees, either way."""
     return rotate(images, uniform(images, -degrees, degrees), mode)
 
 
 def shear(images: Tensor, x_n: Tensor, y_n: Tensor) -> Tensor:
     """Slant each image: by x pixels to the left per row, by y pixels up per column, with the top left corner fixed."""
     one, (height, width) = torch.ones_like(x_n), images.shape[-2:]
-    return warp(images, _matrices(one, x_n, x_n * height / 2, y_n, one, y_n * width / 2))
+    return warp(images, one, x_n, x_n * height / 2, y_n, one, y_n * width / 2)
 
 
 def translate(images: Tensor, x_n: Tensor, y_n: Tensor) -> Tensor:
     """Move each image by x pixels to the left and y pixels up; what becomes free is black."""
     one, zero = torch.ones_like(x_n), torch.zeros_like(x_n)
-    return warp(images, _matrices(one, zero, x_n, zero, one, y_n))
+    return warp(images, one, zero, x_n, zero, one, y_n)
 
 
-# RandAugment.
+# ---- RandAugment
 
 
 def posterize(images: Tensor, bits_n: Tensor) -> Tensor:
-    """Keep that many bits of each channel. Shape: (N, C, H, W), unchanged."""
+    """Keep that many bits of each channel."""
     levels = _per_image(2**bits_n)
     return (images * levels).floor().minimum(levels - 1) / levels
 
 
 def solarize(images: Tensor, threshold_n: Tensor) -> Tensor:
-    """Invert what is at least as bright as the threshold. Shape: (N, C, H, W), unchanged."""
+    """Invert every pixel that is at least as bright as the threshold."""
     return torch.where(images >= _per_image(threshold_n), 1 - images, images)
 
 
@@ -383,19 +358,14 @@ RAND_AUGMENT = {
 
 
 def rand_augment(images: Tensor, magnitude: float, operations: int = 2) -> Tensor:
-    """Apply some of the fourteen operations, drawn anew for each image, all at one magnitude, with a random sign.
+    """Apply `operations` of the fourteen, one after the other, drawn anew for each image, each with a random sign.
 
-    Cubuk et al., RandAugment, arXiv 1909.13719.
-
-    Args:
-        images: (N, 3, H, W).
-        magnitude: 0 (off) to 10 (the strongest).
-        operations: how many are applied to an image, one after the other.
+    Cubuk et al., RandAugment, arXiv 1909.13719. All have one magnitude, 0 (off) to 10 (the strongest).
     """
     if magnitude == 0:
         return images
     for _ in range(operations):
-        # Which operations run is for the host to know: drawn on the device, the host would have to wait for it.
+        # The host must know which operations run: if they were drawn on the device, the host would have to wait for it.
         drawn = torch.randint(len(RAND_AUGMENT), (len(images),))
         strength_n = torch.where(chance(images, 0.5), 0.1, -0.1) * magnitude
         changed = torch.empty_like(images)
@@ -407,16 +377,13 @@ def rand_augment(images: Tensor, magnitude: float, operations: int = 2) -> Tenso
     return images
 
 
-# Mixing, with the labels.
+# ---- Mixing, with the labels: from images and soft labels (N, K) to both of the same shapes
 
 
 def mix(images: Tensor, targets: Tensor, weights_n1hw: Tensor) -> tuple[Tensor, Tensor]:
     """Mix each image with another one of the batch, and their labels in the same proportion.
 
-    Args:
-        images: (N, C, H, W).
-        targets: soft labels, (N, K).
-        weights_n1hw: the image's own share of each pixel, 0 to 1; its mean is the share of the label.
+    The weights, 0 to 1, are the image's own share of each pixel; their mean is the share of the label.
     """
     others = other_images(images)
     share_n1 = weights_n1hw.mean(dim=(1, 2, 3))[:, None]
@@ -442,28 +409,19 @@ def cutmix_weights(images: Tensor, alpha: float) -> Tensor:
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Average each image with another one, in a proportion of its own. Zhang et al., MixUp, arXiv 1710.09412.
-
-    Shape: images (N, C, H, W), soft labels (N, K), unchanged.
-    """
+    """Average each image with another one, in a proportion of its own. Zhang et al., MixUp, arXiv 1710.09412."""
     return mix(images, targets, mixup_weights(images, alpha)) if alpha else (images, targets)
 
 
 def cutmix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Paste a rectangle of another image into each one. Yun et al., CutMix, arXiv 1905.04899.
-
-    Shape: images (N, C, H, W), soft labels (N, K), unchanged.
-    """
+    """Paste a rectangle of another image into each one. Yun et al., CutMix, arXiv 1905.04899."""
     return mix(images, targets, cutmix_weights(images, alpha)) if alpha else (images, targets)
 
 
 def mixup_or_cutmix(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:
-    """MixUp or CutMix, whichever has an alpha above 0; with both, a coin is tossed for each image.
-
-    Shape: images (N, C, H, W), soft labels (N, K), unchanged.
-    """
+    """MixUp or CutMix, the one with an alpha above 0; with both, one of them is drawn for each image."""
     if not (mixup_alpha and cutmix_alpha):
         return cutmix(images, targets, cutmix_alpha) if cutmix_alpha else mixup(images, targets, mixup_alpha)
-    heads_n111 = _per_image(chance(images, 0.5))
+    is_mixup_n111 = _per_image(chance(images, 0.5))
     blended, cut = mixup_weights(images, mixup_alpha), cutmix_weights(images, cutmix_alpha)
-    return mix(images, targets, torch.where(heads_n111, blended, cut))
+    return mix(images, targets, torch.where(is_mixup_n111, blended, cut))

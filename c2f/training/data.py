@@ -5,8 +5,7 @@
     load_dataset("path/to/folder")    train/<class>/* and test/<class>/*, any size, grey or colour
 
 Each gives one frozen `Dataset`: all images in memory as uint8 (N, 3, H, W), labels, class names, and where they
-came from. What is slow to decode is decoded once and kept in the data folder's cache/. How each source is read
-stands in `sources/`.
+came from. What is slow to decode is decoded once and kept in the data folder's cache/. `sources/` reads each of them.
 """
 
 import os
@@ -17,24 +16,11 @@ from c2f.files import data_folder
 from c2f.training.sources import cache, cifar10, digits, image_folder
 from c2f.training.sources.dataset import DataError, Dataset, Split, describe, digest
 
-__all__ = [
-    "Available",
-    "DataError",
-    "Dataset",
-    "Split",
-    "available",
-    "describe",
-    "digest",
-    "load_dataset",
-]
+__all__ = ["Available", "DataError", "Dataset", "Split", "available", "describe", "digest", "load_dataset"]
 
 
 def load_dataset(
-    name_or_path: str | Path = "digits",
-    *,
-    root: Path | None = None,
-    image_size: int = 32,
-    progress: bool = True,
+    name_or_path: str | Path = "digits", *, root: Path | None = None, image_size: int = 32, progress: bool = True
 ) -> Dataset:
     """Load a data set by its name or its place.
 
@@ -74,7 +60,7 @@ def available(root: Path | None = None) -> list[Available]:
     root = _root(root)
     found = [Available("digits", True, "inside scikit-learn", digits.COUNT, 0), _available_cifar10(root)]
     for folder in image_folder.find_all(root):
-        sizes = [file.size for split in ("train", "test") for file in image_folder.walk(folder / split)]
+        sizes = [os.path.getsize(image) for split in ("train", "test") for image in image_folder.walk(folder / split)]
         found.append(Available(folder.name, True, str(folder), len(sizes), sum(sizes)))
     return found
 
@@ -85,7 +71,7 @@ def _available_cifar10(root: Path) -> Available:
     if place is None and not given:
         place = cache.existing(root, "cifar10")
     if place is not None:
-        files = [place] if place.is_file() else [place / name for name in cifar10.FILES]
+        files = [place] if place.is_file() else [place / name for name in cifar10.files()]
         size = sum(file.stat().st_size for file in files if file.is_file())
         return Available("cifar10", True, str(place), cifar10.COUNT, size)
     if given:

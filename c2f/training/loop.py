@@ -9,7 +9,7 @@ Shapes: B images of a batch, C channels, H x W pixels, K classes.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,35 +22,15 @@ from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
 from c2f.device import choose_device, choose_precision, describe_hardware
-from c2f.fast.accelerate import accelerated
-from c2f.fast.autotune import recorded_choices, use_choices
+from c2f.fast.accelerate import accelerated, accelerated_run
 from c2f.fast.memory import keep_memory
+from c2f.models.modes import evaluating
 from c2f.training.augment import Augment, normalize
-from c2f.training.checkpoint import load_into, model_name, run_folder
 from c2f.training.data import Dataset, Split
-from c2f.training.history import EpochRecord, History
 from c2f.training.muon import Muon
-from c2f.training.process import (
-    from_first,
-    interruptible,
-    over_processes,
-    own_randomness,
-    placed_on,
-    processes,
-    start_training,
-)
+from c2f.training.process import forked_rng, interruptible, over_processes, placed_on, processes
 from c2f.training.recipes import Recipe
-
-__all__ = [
-    "Callback",
-    "EpochRecord",
-    "Evaluation",
-    "History",
-    "TrainingError",
-    "TrainingState",
-    "evaluate",
-    "train",
-]
+from c2f.training.run import EpochRecord, History, load_into, model_name, run_folder
 
 
 class TrainingError(ValueError):
@@ -59,7 +39,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's answers on one split: mean loss, share that is right, and the predicted class of each image (N,)."""
+    """A model's results on one split: mean loss, accuracy (0 to 1), and the predicted class of each image (N,)."""
 
     loss: float
     accuracy: float
@@ -80,7 +60,7 @@ class TrainingState:
 
 
 class Callback:
-    """Watch a training: override what you need. It may draw random numbers; the loop seeds every step anew."""
+    """Observes a training: override what you need. It may draw random numbers; the loop seeds every step anew."""
 
     def on_step(self, state: TrainingState) -> None:
         """After every optimizer step."""
@@ -110,7 +90,7 @@ def train(
         out: the run's folder. One that holds an unfinished run of the same model, data and recipe is resumed.
         device: "cuda", "mps" or "cpu"; by default the best one there is.
         callbacks: called after every step and every epoch.
-        progress: a bar, and a line an epoch.
+        progress: a bar, and one line per epoch.
         checkpoint_seconds: how much work a kill may cost, beside what an epoch's end always saves.
         accelerate: compute the model's layers in the way that is fastest here (`c2f.accelerate`) while it trains.
 
@@ -123,24 +103,24 @@ def train(
         CheckpointError: `out` holds something that cannot be resumed.
     """
     device = choose_device(device)
+    memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    frozen = {module for module in model.modules() if model.training and not module.training}
     with (
         processes() as (rank, world),
-        own_randomness(device),
+        forked_rng(device),
         keep_memory(device),
-        placed_on(model, device, torch.channels_last if recipe.channels_last else torch.contiguous_format),
+        evaluating(model),
+        placed_on(model, device, memory_format),
         interruptible() as interrupted,
-        run_folder(out if rank == 0 else None, model, data, recipe, device) as run,
-        accelerated(model, accelerate),
-        recorded_choices() as choices,
+        run_folder(out, model, data, recipe, device, rank, world) as (run, saved),
+        accelerated_run(model, accelerate, saved["choices"] if saved else {}) as choices,
     ):
         say = tqdm.write if progress and rank == 0 else lambda _: None
 
         # 1. What learns, from what, and how.
-        memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        frozen = {module for module in model.modules() if model.training and not module.training}
         images, labels = data.train.images.to(device), data.train.labels.to(device)
         small_size = reduced_size(data.image_size, recipe.small_scale, model)
-        steps_per_epoch = _check_fit(model, data, recipe, world, device, small_size)
+        _check_fit(model, data, recipe, world, device, small_size)
         set_drop_path(model, recipe.drop_path)
         augment = Augment(recipe, data.image_size, len(data.classes))
         criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -149,24 +129,24 @@ def train(
         average = None
         if recipe.ema:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        evaluated = average.module if average else model
         forward = DistributedDataParallel(model) if world > 1 else model
         if recipe.compile:
             forward = torch.compile(forward)
 
         # 2. Where to begin: at the start, or where an earlier process stopped.
+        steps_per_epoch = len(data.train) // recipe.batch_size
+        seen = steps_per_epoch * recipe.batch_size  # images of an epoch
         state = TrainingState(model, steps=recipe.epochs * steps_per_epoch, history=History())
-        totals = [0.0, 0.0]  # this epoch's sums over images: loss, right answers
+        totals = [0.0, 0.0]  # this epoch's sums over images: loss, right predictions
         spent = 0.0  # seconds of this epoch's training so far
-        if saved := from_first(run and run.open(), world):
+        if saved:
             load_into(model, saved["model"], out)
             for optimizer, before in zip(optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(before)
             if average:
                 load_into(average, saved["average"], out)
-            use_choices(saved["choices"])  # what was fastest then rounds as it did then
-            choices.update(saved["choices"])
-            precision = saved["precision"]
-            state.step, totals, spent = saved["step"], saved["totals"], saved["spent"]
+            precision, state.step, totals, spent = (saved[key] for key in ("precision", "step", "totals", "spent"))
             state.history.records = [EpochRecord(**record) for record in saved["history"]]
             say(f"resuming {out} after step {state.step:,} of {state.steps:,}")
 
@@ -192,7 +172,9 @@ def train(
         for epoch in range(len(state.history), recipe.epochs):
             state.epoch = epoch
             order = epoch_order(len(images), recipe, epoch, steps_per_epoch)[:, rank::world].to(device)
-            start_training(forward, frozen)
+            forward.train()
+            for module in frozen:  # such as a BatchNorm whose statistics are to stay
+                module.training = False
             for batch in range(state.step - epoch * steps_per_epoch, steps_per_epoch):
                 started = time.monotonic()
                 step = epoch * steps_per_epoch + batch
@@ -239,25 +221,22 @@ def train(
                     save()
                     last_save = time.monotonic()
                 if stop:
-                    return _give_up(state, bar, say, out)
+                    state.history.interrupted = True
+                    bar.close()
+                    kept = f"; {out}/last.ckpt holds it, and the same command goes on from there" if out else ""
+                    say(f"interrupted after step {state.step:,} of {state.steps:,}{kept}")
+                    return state.history
 
-            # 4. Look back on the epoch.
-            seen = steps_per_epoch * recipe.batch_size
-            evaluated = average.module if average else model
+            # 4. Evaluate, and keep the epoch.
             result = evaluate(
                 evaluated, data.test, device=device, label_smoothing=recipe.label_smoothing,
                 precision=precision, channels_last=recipe.channels_last, accelerate=accelerate,
             )  # fmt: skip
             record = EpochRecord(
-                epoch + 1,
-                recipe.learning_rate((epoch + 1) * steps_per_epoch - 1, steps_per_epoch),
-                totals[0] / seen,
-                totals[1] / seen,
-                result.loss,
-                result.accuracy,
-                spent,
-                seen / spent,
-            )
+                epoch=epoch + 1, lr=recipe.learning_rate((epoch + 1) * steps_per_epoch - 1, steps_per_epoch),
+                train_loss=totals[0] / seen, train_accuracy=totals[1] / seen, test_loss=result.loss,
+                test_accuracy=result.accuracy, seconds=spent, images_per_second=seen / spent,
+            )  # fmt: skip
             state.history.records.append(record)
             totals, spent = [0.0, 0.0], 0.0
             if run:
@@ -295,21 +274,18 @@ def evaluate(
     In batches of 64 on a CPU and of 256 elsewhere, or of batch_size.
     """
     device = choose_device(device)
-    # On a CPU larger batches leave the cache.
-    batch_size = batch_size or (64 if device.type == "cpu" else 256)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    batch_size = batch_size or (64 if device.type == "cpu" else 256)  # on a CPU larger batches leave the cache
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
     bf16 = choose_precision(precision, device) == "bf16"
     loss, predictions = 0.0, []
     batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    with placed_on(model, device), accelerated(model, accelerate):
-        model.eval()
+    with evaluating(model), placed_on(model, device), accelerated(model, accelerate):
         for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
-            x = normalize(images.to(device)).contiguous(memory_format=layout)
+            x = normalize(images.to(device)).contiguous(memory_format=memory_format)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(x)
-            loss += F.cross_entropy(
-                logits.float(), labels.to(device), label_smoothing=label_smoothing, reduction="sum"
-            ).item()  # fmt: skip
+                logits = model(x).float()
+            targets = labels.to(device)
+            loss += F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum").item()
             predictions.append(logits.argmax(1).cpu())
     predicted = torch.cat(predictions)
     right = (predicted == split.labels).sum().item()
@@ -351,21 +327,17 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
 
 def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """The weights of linear layers and of ungrouped convolutions, but for the first and the last of them."""
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-    ]
+    kinds = (nn.Linear, nn.Conv2d)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds) and getattr(layer, "groups", 1) == 1]
     return [layer.weight for layer in layers[1:-1] if layer.weight.requires_grad]
 
 
 def set_drop_path(model: nn.Module, rate: float | None) -> None:
     """Let stochastic depth rise linearly from 0 at the first block to `rate` at the last; None leaves it as it is."""
     layers = [module for module in model.modules() if isinstance(module, StochasticDepth)]
-    if rate is None or not layers:
-        return
-    for layer, p in zip(layers, torch.linspace(0, rate, len(layers), device="cpu").tolist(), strict=True):
-        layer.p = p
+    if rate is not None:
+        for layer, p in zip(layers, torch.linspace(0, rate, len(layers), device="cpu").tolist(), strict=True):
+            layer.p = p
 
 
 def reduced_size(size: tuple[int, int], scale: float, model: nn.Module) -> tuple[int, int]:
@@ -376,8 +348,8 @@ def reduced_size(size: tuple[int, int], scale: float, model: nn.Module) -> tuple
 
 def _check_fit(
     model: nn.Module, data: Dataset, recipe: Recipe, world: int, device: torch.device, small_size: tuple[int, int]
-) -> int:
-    """The steps of an epoch; raises TrainingError where model, data, recipe and processes do not fit together."""
+) -> None:
+    """Raise TrainingError where model, data, recipe and processes do not fit together."""
     if not any(p.requires_grad for p in model.parameters()):
         raise TrainingError(
             f"{model_name(model)} has nothing to learn: all its parameters are frozen (requires_grad is False); free "
@@ -394,7 +366,7 @@ def _check_fit(
         )
     image = normalize(data.test.images[:1].to(device))
     with torch.no_grad():
-        logits = model.eval()(image)
+        logits = model(image)
         if recipe.small_share:
             model(F.interpolate(image, size=small_size))  # raises where that size does not suit the model
     if logits.shape[-1] != len(data.classes):
@@ -402,12 +374,3 @@ def _check_fit(
             f"{model_name(model)} answers with {logits.shape[-1]} classes and {data.name} has {len(data.classes)}; "
             f"create the model with num_classes={len(data.classes)}."
         )
-    return len(data.train) // recipe.batch_size
-
-
-def _give_up(state: TrainingState, bar: tqdm, say: Callable[[str], None], out: Path | str | None) -> History:
-    state.history.interrupted = True
-    bar.close()
-    kept = f"; {out}/last.ckpt holds it, and the same command goes on from there" if out else ""
-    say(f"interrupted after step {state.step:,} of {state.steps:,}{kept}")
-    return state.history

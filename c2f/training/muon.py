@@ -34,8 +34,11 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            moved = [p for p in group["params"] if p.grad is not None]
-            for alike in _by_shape(moved):  # matrices of one shape are one batch
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_shape.setdefault(p.shape, []).append(p)
+            for alike in by_shape.values():  # matrices of one shape are one batch
                 updates = orthogonalize(torch.stack([self._update(p, group["momentum"]) for p in alike]))
                 taller = max(1.0, updates.shape[1] / updates.shape[2]) ** 0.5
                 for p, update in zip(alike, updates, strict=True):
@@ -64,10 +67,3 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)  # a x + (b G + c G^2) x
     return x.mT if tall else x
-
-
-def _by_shape(parameters: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
-    groups: dict[torch.Size, list[nn.Parameter]] = {}
-    for p in parameters:
-        groups.setdefault(p.shape, []).append(p)
-    return groups.values()

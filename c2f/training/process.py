@@ -1,4 +1,4 @@
-"""What surrounds the loop: the model's place, several processes, random numbers of its own, and Ctrl-C."""
+"""What surrounds the loop: the model's device, several processes, forked random generators, and Ctrl-C."""
 
 import contextlib
 import os
@@ -17,43 +17,29 @@ from torchvision.ops import StochasticDepth
 def placed_on(
     model: nn.Module, device: torch.device, memory_format: torch.memory_format = torch.preserve_format
 ) -> Iterator[None]:
-    """Inside, the model is on `device` with its kernels in `memory_format`; afterwards it is as it was given.
+    """Inside, the model is on `device` with its kernels in `memory_format`; afterwards it is as it was.
 
-    That is: on the device and in the memory format where it was, each module in its mode, with its own rate of
-    stochastic depth, its parameters ordinary tensors. Raises ValueError for a model on several devices.
+    That is: on the device and in the memory format where it was, with its own rate of stochastic depth, its parameters
+    ordinary tensors. Raises ValueError for a model on several devices.
     """
-    tensors = [*model.parameters(), *model.buffers()]
-    homes = {tensor.device for tensor in tensors} or {device}
+    homes = {tensor.device for tensor in (*model.parameters(), *model.buffers())} or {device}
     if len(homes) > 1:
         raise ValueError(f"the model is on {' and '.join(sorted(map(str, homes)))}; move it to one device first.")
     (home,) = homes
-    modes = [(module, module.training) for module in model.modules()]
     rates = [(module, module.p) for module in model.modules() if isinstance(module, StochasticDepth)]
     strides = {name: parameter.stride() for name, parameter in model.named_parameters()}
     try:
-        if memory_format == torch.preserve_format:
-            model.to(device)
-        else:
-            model.to(device, memory_format=memory_format)
+        # Module.to takes the formats of a kernel only.
+        model.to(device, **({} if memory_format == torch.preserve_format else {"memory_format": memory_format}))
         yield
     finally:
         model.to(home)
         for name, parameter in model.named_parameters():
             if parameter.stride() != strides[name]:
-                parameter.data = torch.empty_strided(
-                    parameter.shape, strides[name], dtype=parameter.dtype, device=home
-                ).copy_(parameter.data)
-        for module, training in modes:
-            module.training = training
+                empty = torch.empty_strided(parameter.shape, strides[name], dtype=parameter.dtype, device=home)
+                parameter.data = empty.copy_(parameter.data)
         for module, rate in rates:
             module.p = rate
-
-
-def start_training(model: nn.Module, frozen: set[nn.Module]) -> None:
-    """Training mode for all modules but the frozen ones, such as a BatchNorm whose statistics are to stay."""
-    model.train()
-    for module in frozen:
-        module.training = False
 
 
 @contextlib.contextmanager
@@ -76,17 +62,16 @@ def processes() -> Iterator[tuple[int, int]]:
             dist.destroy_process_group()
 
 
-def from_first(value: Any, world: int) -> Any:
+def from_first_process(value: Any, world: int) -> Any:
     """The first process's `value`, in every process."""
-    if world == 1:
-        return value
     holder = [value]
-    dist.broadcast_object_list(holder, src=0)
+    if world > 1:
+        dist.broadcast_object_list(holder, src=0)
     return holder[0]
 
 
 def over_processes(loss: Tensor, right: Tensor, stop: bool, world: int) -> tuple[float, float, bool]:
-    """Mean loss, right answers and the wish to stop, over all processes, so that all of them decide alike."""
+    """Mean loss, number of right predictions, and whether any process was interrupted: the same in all of them."""
     if world > 1:
         all_three = torch.stack([loss.detach() / world, right.to(loss.dtype), loss.new_tensor(float(stop))])
         dist.all_reduce(all_three)
@@ -95,7 +80,7 @@ def over_processes(loss: Tensor, right: Tensor, stop: bool, world: int) -> tuple
 
 
 @contextlib.contextmanager
-def own_randomness(device: torch.device) -> Iterator[None]:
+def forked_rng(device: torch.device) -> Iterator[None]:
     """Seed freely inside; leave the caller's generators, and cuDNN's choice of kernels, as they were."""
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True  # the same bits again are worth more here than the last percent
@@ -109,18 +94,18 @@ def own_randomness(device: torch.device) -> Iterator[None]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
     """Let the first Ctrl-C (or a notebook's stop button) finish the step at hand; a second one stops at once."""
-    asked = threading.Event()
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # Python delivers signals to the main thread only
+        yield interrupted  # Python delivers signals to the main thread only
         return
 
-    def ask(signum: int, frame: Any) -> None:
-        if asked.is_set():
+    def interrupt(signum: int, frame: Any) -> None:
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        interrupted.set()
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield asked
+        yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)

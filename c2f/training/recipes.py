@@ -6,7 +6,7 @@ Each named recipe is a function whose docstring is its receipt: command, hardwar
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Optimizer = Literal["adam", "adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -88,44 +88,27 @@ class Recipe:
     """Decides the order of images, every augmentation and every dropped path."""
 
     def __post_init__(self) -> None:
-        def check(good: bool, sentence: str) -> None:
-            if not good:
-                raise ValueError(f"recipe: {sentence}")
+        def check(names: str, good: Callable[[Any], bool], advice: str) -> None:
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not good(value):
+                    raise ValueError(f"recipe: {name} is {value!r}; {advice}.")
 
-        for field in ("epochs", "batch_size"):
-            check(getattr(self, field) >= 1, f"{field} is {getattr(self, field)}; use at least 1.")
-        for field in ("lr", "muon_lr"):
-            value = getattr(self, field)
-            check(math.isfinite(value) and value > 0, f"{field} is {value}; use a positive number such as 0.001.")
-        for field in (
-            "weight_decay",
-            "warmup_epochs",
-            "clip_grad",
-            "rotation",
-            "mixup",
-            "cutmix",
-            "crop_padding",
-        ):
-            check(getattr(self, field) >= 0, f"{field} is {getattr(self, field)}; use 0 (off) or more.")
-        check(
-            self.warmup_epochs < self.epochs or self.warmup_epochs == 0,
-            f"a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}; shorten it or train longer.",
-        )
-        for field in ("label_smoothing", "ema", "drop_path", "beta2", "small_share"):
-            value = getattr(self, field)
-            check(value is None or 0 <= value < 1, f"{field} is {value}; use at least 0 and less than 1.")
-        for field in ("image_mixup", "erasing", "flip", "color_jitter"):
-            check(
-                0 <= getattr(self, field) <= 1,
-                f"{field} is {getattr(self, field)}; use a number from 0 to 1.",
+        check("epochs batch_size", lambda x: x >= 1, "use at least 1")
+        check("lr muon_lr", lambda x: 0 < x < math.inf, "use a positive number such as 0.001")
+        positive = "weight_decay warmup_epochs clip_grad rotation mixup cutmix crop_padding"
+        check(positive, lambda x: 0 <= x < math.inf, "use 0 (off) or more")
+        check("label_smoothing ema drop_path beta2 small_share", lambda x: 0 <= x < 1, "use at least 0, less than 1")
+        check("image_mixup erasing flip color_jitter", lambda x: 0 <= x <= 1, "use a number from 0 to 1")
+        check("mix_share crop_scale small_scale", lambda x: 0 < x <= 1, "use a share above 0, at most 1")
+        check("rand_augment", lambda x: 0 <= x <= 10, "use 1 to 10, or 0 for off")
+        for name, kind in {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}.items():
+            check(name, get_args(kind).__contains__, f"use {' or '.join(get_args(kind))}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}; shorten it or "
+                f"train longer."
             )
-        for field in ("mix_share", "crop_scale", "small_scale"):
-            check(0 < getattr(self, field) <= 1, f"{field} is {getattr(self, field)}; use a share above 0, at most 1.")
-        check(0 <= self.rand_augment <= 10, f"rand_augment is {self.rand_augment}; use 1 to 10, or 0 for off.")
-        choices = {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}
-        for field, values in choices.items():
-            value = getattr(self, field)
-            check(value in get_args(values), f"{field} is {value!r}; use {' or '.join(get_args(values))}.")
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of step `step`, counted from 0: a pure function, so that it can be drawn before it is used."""
@@ -150,24 +133,18 @@ def seed() -> Recipe:
     Here, one epoch only: 39.2 % on CIFAR-10 (JPEG copy), one thread of a busy Xeon, 60 min (data/results/one_epoch).
     """
     return Recipe(
-        epochs=50,
-        batch_size=256,
-        optimizer="adam",  # with its weight decay as an L2 penalty on every parameter, norms and biases too
-        lr=1e-3,
-        weight_decay=1e-5,
+        epochs=50, batch_size=256,
+        optimizer="adam", lr=1e-3,
+        weight_decay=1e-5,  # as an L2 penalty on every parameter, norms and biases too
         label_smoothing=0.1,  # the original smooths the validation loss as well, and so does the loop
-        drop_path=0.1,
-        color_jitter=0.2,
+        drop_path=0.1, color_jitter=0.2,
         # Odd: the notebook lists PaddleX's MixupImage here. It mixes pairs of images, and given one image, as there,
-        # hands it back as it is. So nothing is blended; `image_mixup=1` would blend, and leave the labels.
+        # returns it as it is. So nothing is blended; `image_mixup=1` would blend, and leave the labels.
         image_mixup=0.0,
-        crop="resized",
-        crop_scale=0.6,
+        crop="resized", crop_scale=0.6,
         erasing=0.5,  # odd: it comes before flip and rotation, so the erased rectangle turns with the image
-        flip=0.5,
-        rotation=20.0,
-        seed=42,
-    )
+        flip=0.5, rotation=20.0, seed=42,
+    )  # fmt: skip
 
 
 def digits() -> Recipe:
@@ -178,16 +155,10 @@ def digits() -> Recipe:
     Reached: 98.9 % of 355 held-out digits, last epoch, seed 42.
     """
     return Recipe(
-        epochs=6,
-        batch_size=48,
-        lr=3e-3,
-        weight_decay=0.05,
-        warmup_epochs=0.5,
-        drop_path=0.0,
-        crop="shift",
-        crop_padding=2,
+        epochs=6, batch_size=48, lr=3e-3, weight_decay=0.05, warmup_epochs=0.5,
+        drop_path=0.0, crop="shift", crop_padding=2,
         channels_last=True,
-    )
+    )  # fmt: skip
 
 
 def laptop() -> Recipe:
@@ -198,23 +169,11 @@ def laptop() -> Recipe:
     Reached: 83.7, 84.1 and 83.9 % on CIFAR-10 (JPEG copy), last epoch, seeds 42, 43 and 44 (data/results/laptop).
     """
     return Recipe(
-        epochs=10,
-        batch_size=128,
-        optimizer="muon",
-        lr=0.01,
-        muon_lr=0.02,
-        beta2=0.99,
-        schedule="linear",
-        warmup_epochs=0.1,
-        label_smoothing=0.1,
-        drop_path=0.0,
-        crop="shift",
-        crop_padding=2,
-        flip=0.5,
-        small_share=0.6,
-        precision="auto",
-        channels_last=True,
-    )
+        epochs=10, batch_size=128, optimizer="muon", lr=0.01, muon_lr=0.02, beta2=0.99, schedule="linear",
+        warmup_epochs=0.1, label_smoothing=0.1, drop_path=0.0,
+        crop="shift", crop_padding=2, flip=0.5,
+        small_share=0.6, precision="auto", channels_last=True,
+    )  # fmt: skip
 
 
 def hour() -> Recipe:
@@ -225,18 +184,11 @@ def hour() -> Recipe:
     Reached: 88.0 % on CIFAR-10 (JPEG copy), last epoch, seed 42 (data/results/laptop/conv2former_mini_cifar-wide).
     """
     return replace(
-        laptop(),
-        epochs=22,
-        batch_size=256,
-        lr=0.014,
-        muon_lr=0.03,
-        weight_decay=0.05,
-        crop_padding=4,
-        mixup=0.2,
-        cutmix=1.0,
-        mix_share=0.8,  # He et al. 2019, arXiv:1909.09148: end on the images that the model will be asked about
+        laptop(), epochs=22, batch_size=256, lr=0.014, muon_lr=0.03, weight_decay=0.05,
+        crop_padding=4, mixup=0.2, cutmix=1.0,
+        mix_share=0.8,  # He et al. 2019, arXiv:1909.09148: end on images as they are at inference
         small_share=0.65,
-    )
+    )  # fmt: skip
 
 
 def gpu() -> Recipe:
@@ -246,26 +198,11 @@ def gpu() -> Recipe:
     Hardware, time and figure reached: not measured.
     """
     return Recipe(
-        epochs=50,
-        batch_size=512,
-        lr=2e-3,
-        weight_decay=0.05,
-        warmup_epochs=3,
-        clip_grad=1.0,
-        label_smoothing=0.1,
-        drop_path=0.1,
-        ema=0.999,
-        crop="shift",
-        crop_padding=4,
-        flip=0.5,
-        erasing=0.25,
-        rand_augment=9,
-        mixup=0.8,
-        cutmix=1.0,
-        precision="bf16",
-        channels_last=True,
-        compile=True,
-    )
+        epochs=50, batch_size=512, lr=2e-3, weight_decay=0.05, warmup_epochs=3, clip_grad=1.0,
+        label_smoothing=0.1, drop_path=0.1, ema=0.999,
+        crop="shift", crop_padding=4, flip=0.5, erasing=0.25, rand_augment=9, mixup=0.8, cutmix=1.0,
+        precision="bf16", channels_last=True, compile=True,
+    )  # fmt: skip
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {"seed": seed, "digits": digits, "laptop": laptop, "hour": hour, "gpu": gpu}

@@ -12,10 +12,10 @@ import torch
 
 from c2f import cli, report
 from c2f.models import create_model
-from c2f.training.history import EpochRecord, History
 from c2f.training.recipes import RECIPES, laptop, seed
+from c2f.training.run import EpochRecord, History
 
-TINY = {"dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "kernel_size": 3}
+TINY = {"dims": [8, 8], "depths": [1, 1], "kernel_size": 3}
 CLASSES = ["cat", "dog", "ship"]
 
 
@@ -66,14 +66,14 @@ def test_multiply_adds_are_said_to_three_digits(count, text):
     assert report.in_millions(count) == text
 
 
-def test_spread_is_median_and_range():
-    assert report.spread([36.04, 35.12, 40.0]) == "36.0 (35.1–40.0)"
-    assert report.spread([1234.4, 999.0, 2000.0]) == "1,234 (999–2,000)"
+def test_rates_are_said_as_median_and_range():
+    assert report.median_and_range([36.04, 35.12, 40.0]) == "36.0 (35.1–40.0)"
+    assert report.median_and_range([1234.4, 999.0, 2000.0]) == "1,234 (999–2,000)"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(12.3, "12 s"), (600, "10 min"), (7200, "2.0 h")])
 def test_seconds_are_said_as_people_do(seconds, text):
-    assert report.say_seconds(seconds) == text
+    assert report.format_seconds(seconds) == text
 
 
 def test_comparison_prints_the_published_figures(rivals):
@@ -138,7 +138,7 @@ def test_training_command_brings_back_the_run(tmp_path, name):
     assert program == "c2f"
     assert parsed.settings == recipe
     assert (parsed.model, parsed.data, parsed.recipe, parsed.image_size) == ("conv2former_n_cifar", "cifar10", name, 64)
-    expected = {"dims": (8, 8, 8, 8), "depths": (1, 1, 1, 1), "kernel_size": 3, "layer_scale": None, "fusion": "sum"}
+    expected = {"dims": (8, 8), "depths": (1, 1), "kernel_size": 3, "layer_scale": None, "fusion": "sum"}
     assert cli.parse_overrides(parsed.set) == expected
 
 
@@ -157,17 +157,19 @@ def test_speed_is_measured_for_each_model_in_each_round():
     models = [create_model("conv2former_mini_cifar", **TINY) for _ in range(2)]
     before = models[0].head.fc.weight.detach().clone()
     speeds = report.measure_speed(models, [laptop(), seed()], (16, 16), conditions)
-    assert [len(speed.train) for speed in speeds] == [len(speed.inference) for speed in speeds] == [2, 2]
-    assert all(rate > 0 and math.isfinite(rate) for speed in speeds for rate in speed.train + speed.inference)
+    assert [[len(rates) for rates in speed] for speed in speeds] == [[2, 2], [2, 2]]
+    assert all(rate > 0 and math.isfinite(rate) for training, inference in speeds for rate in training + inference)
     assert not torch.equal(models[0].head.fc.weight, before)  # the optimizer's step is part of what is timed
     for said in ("bf16", "channels_last", "batch 2", f"{torch.get_num_threads()} thread", "torch 2."):
         assert said in str(conditions)
 
 
 def test_curves_show_both_splits_over_epochs_and_time(rivals, tmp_path):
-    figure = report.curves(rivals)
-    figure.savefig(tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    picture = report.curves(rivals)
+    picture.save(tmp_path / "curves.png")
+    content = (tmp_path / "curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG") and picture.alt.encode("latin-1") in content
+    figure = picture.figure
     loss_by_epoch, loss_by_time, accuracy_by_epoch, accuracy_by_time = figure.axes
     assert all(len(ax.lines) == 4 for ax in figure.axes)  # two runs, two splits
     assert (loss_by_epoch.get_ylabel(), accuracy_by_epoch.get_ylabel()) == ("loss", "accuracy")
@@ -176,14 +178,14 @@ def test_curves_show_both_splits_over_epochs_and_time(rivals, tmp_path):
     np.testing.assert_allclose(accuracy_by_time.lines[1].get_xydata(), [[60, 0.5], [120, 0.6]])
     colours = [line.get_color() for line in loss_by_epoch.lines]
     assert colours[0] == colours[1] != colours[2] == colours[3]
-    assert figure.describe.startswith(
+    assert picture.alt.startswith(
         "conv2former_n_cifar: test accuracy 50.0 % after epoch 1, 60.0 % after epoch 2, test loss 0.950, 2 min; swin_t:"
     )
 
 
 def test_long_runs_are_drawn_in_hours(tmp_path):
     run = report.load_finished(write_run(tmp_path / "a", "swin_t", replace(seed(), epochs=200)))
-    figure = report.curves([run])
+    figure = report.curves([run]).figure
     assert "hours of training" in figure.axes[3].get_xlabel()
     assert figure.axes[2].yaxis.get_major_formatter()(0.575) == "57.5 %"
     assert figure.axes[0].lines[0].get_marker() == ""

@@ -24,7 +24,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from c2f.maps.picture import Picture
 from c2f.training import loop
 from c2f.training.data import Dataset, Split
-from c2f.training.history import History
+from c2f.training.run import History
 from tests.pretend_accelerator import NAME, PretendAccelerator
 
 EPOCHS, STEPS, TESTED = 3, 1, 64  # of a training: at most so many epochs, steps of one, test images after it

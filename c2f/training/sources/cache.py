@@ -17,17 +17,17 @@ FORMAT = 1  # raise it when decoding changes, and old files are decoded again
 
 
 def cached(root: Path, name: str, key: str, image_size: int, decode: Callable[[], Dataset]) -> Dataset:
-    """What `decode` gave when `key` was the same; else decode now, and keep it. One file a data set and size."""
-    for folder in _folders(root):
-        if dataset := _read(_file(folder, name, image_size), key):
+    """What `decode` gave when `key` was the same; else decode now, and keep it. One file per data set and size."""
+    places = _files(root, name, image_size)
+    for file in places:
+        if dataset := _read(file, key):
             return dataset
-    folder = next((folder for folder in _folders(root) if _is_writable(folder)), None)
-    if folder is None:
+    file = next((file for file in places if _is_writable(file.parent)), None)
+    if file is None:
         tell(f"Neither {root} nor your cache folder can be written: {name} will be decoded again next time.")
         return decode()
-    file = _file(folder, name, image_size)
     with only_one_process(file):
-        dataset = _read(file, key)  # another process may have been at it while we waited
+        dataset = _read(file, key)  # another process may have decoded it while we waited
         if dataset is None:
             dataset = decode()
             _write(file, key, dataset)
@@ -36,18 +36,14 @@ def cached(root: Path, name: str, key: str, image_size: int, decode: Callable[[]
 
 def existing(root: Path, name: str, image_size: int = 32) -> Path | None:
     """The file that a data set was kept in, if it was."""
-    files = (_file(folder, name, image_size) for folder in _folders(root))
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in _files(root, name, image_size) if file.is_file()), None)
 
 
-def _folders(root: Path) -> tuple[Path, ...]:
+def _files(root: Path, name: str, image_size: int) -> list[Path]:
     import pooch
 
-    return root / "cache", Path(pooch.os_cache("c2f"))
-
-
-def _file(folder: Path, name: str, image_size: int) -> Path:
-    return folder / f"{name}-{image_size}.safetensors"
+    folders = (root / "cache", Path(pooch.os_cache("c2f")))
+    return [folder / f"{name}-{image_size}.safetensors" for folder in folders]
 
 
 def _is_writable(folder: Path) -> bool:
@@ -62,7 +58,7 @@ def _is_writable(folder: Path) -> bool:
 def _read(file: Path, key: str) -> Dataset | None:
     """The data set in `file`; None where it is absent, damaged, or of another key.
 
-    The images are mapped into memory and read when they are looked at, so this takes milliseconds.
+    The images are mapped into memory and read when they are used, so this takes milliseconds.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -81,21 +77,14 @@ def _read(file: Path, key: str) -> Dataset | None:
 
 
 def _write(file: Path, key: str, dataset: Dataset) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never a half."""
+    """Write beside, then rename: a reader finds the old file or the new one, never half of it."""
     from safetensors.torch import save_file
 
-    tensors = {
-        f"{name}/{part}": getattr(split, part).contiguous()
-        for name, split in (("train", dataset.train), ("test", dataset.test))
-        for part in ("images", "labels")
-    }
-    about = {
-        "format": FORMAT,
-        "key": key,
-        "name": dataset.name,
-        "classes": dataset.classes,
-        "provenance": dataset.provenance,
-    }
+    splits = {"train": dataset.train, "test": dataset.test}
+    tensors = {f"{name}/images": split.images.contiguous() for name, split in splits.items()}
+    tensors |= {f"{name}/labels": split.labels.contiguous() for name, split in splits.items()}
+    about = {"format": FORMAT, "key": key}
+    about |= {"name": dataset.name, "classes": dataset.classes, "provenance": dataset.provenance}
     unfinished = file.with_suffix(".unfinished")
     try:
         save_file(tensors, unfinished, metadata={"c2f": json.dumps(about)})

@@ -3,18 +3,15 @@
 Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
-import io
-import pickle
 import tarfile
 import zlib
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10 as TorchvisionCifar10
+from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import calculate_md5
 from tqdm.auto import tqdm
 
@@ -39,12 +36,19 @@ ARCHIVE = RemoteFile(
         "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     ),
 )
-FOLDER = "cifar-10-batches-py"
-FILES: dict[str, str] = {  # name -> md5, of what the archive holds in FOLDER
-    **dict(TorchvisionCifar10.train_list),
-    **dict(TorchvisionCifar10.test_list),
-    TorchvisionCifar10.meta["filename"]: TorchvisionCifar10.meta["md5"],
-}
+FOLDER = CIFAR10.base_folder
+
+
+class UnpackedCifar10(CIFAR10):
+    """torchvision's reader, for a folder of any name. It compares each file's md5 before it opens the pickle."""
+
+    base_folder = ""
+
+
+def files() -> dict[str, str]:
+    """The md5 of each file that the archive holds in FOLDER, by name."""
+    meta = CIFAR10.meta
+    return {**dict(CIFAR10.train_list), **dict(CIFAR10.test_list), meta["filename"]: meta["md5"]}
 
 
 def load(root: Path, image_size: int, progress: bool, given: str | Path | None = None) -> Dataset:
@@ -81,7 +85,7 @@ def _own_copy(given: Path) -> Path:
 
 def _download(root: Path, progress: bool) -> Path:
     try:
-        return fetch(ARCHIVE, root, progress=progress)
+        return fetch(ARCHIVE, root, progress)
     except DataError as error:
         raise DataError(
             f"CIFAR-10 is not in {root}, and {error}: copy {ARCHIVE.name} into {root}, name your copy in the "
@@ -91,104 +95,36 @@ def _download(root: Path, progress: bool) -> Path:
 
 def _check_md5(place: Path) -> None:
     """Refuse an archive or an unpacked folder that differs from the published one."""
-    expected = {place / name: md5 for name, md5 in FILES.items()} if place.is_dir() else {place: ARCHIVE.md5}
+    expected = {place / name: md5 for name, md5 in files().items()} if place.is_dir() else {place: ARCHIVE.md5}
     for file, md5 in expected.items():
         if not file.is_file():
             raise DataError(f"{file} is missing: unpack {ARCHIVE.name} again, or delete the folder {place}")
         found = calculate_md5(file)
         if found != md5:
             raise DataError(
-                f"{file} is not the published CIFAR-10 (md5 {found} instead of {md5}): delete it and load cifar10 "
-                "again, which downloads it"
+                f"{file} is not the published CIFAR-10 (md5 {found} instead of {md5}): if it should be, move it away "
+                "and load cifar10 again, which downloads it"
             )
 
 
 def _decode(place: Path, image_size: int, progress: bool) -> Dataset:
-    raw = _read_folder(place) if place.is_dir() else _read_archive(place)
-    batches = {name: _unpickle(data, f"{name} in {place}") for name, data in raw.items()}
-    try:
-        classes = tuple(batches.pop("batches.meta")["label_names"])
-        test = _split([batches.pop("test_batch")], image_size, progress)
-        train = _split([batches[name] for name in sorted(batches)], image_size, progress)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{place} is not in CIFAR-10's format ({type(error).__name__}: {error}): delete it and load cifar10 again, "
-            "which downloads it"
-        ) from error
-    return describe("cifar10", train, test, classes, f"CIFAR-10, python version, md5 {ARCHIVE.md5}")
+    if place.is_file():
+        try:
+            with TemporaryDirectory() as unpacked, tarfile.open(place) as archive:
+                archive.extractall(unpacked, filter="data")  # which refuses paths and links that lead outside
+                return _decode(Path(unpacked, FOLDER), image_size, progress)
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{place} cannot be unpacked ({error}): delete it and load cifar10 again") from error
+    published = [UnpackedCifar10(place, train=train) for train in (True, False)]
+    splits = (_split(half, image_size, progress) for half in published)
+    return describe("cifar10", *splits, tuple(published[0].classes), f"CIFAR-10, python version, md5 {ARCHIVE.md5}")
 
 
-def _read_folder(place: Path) -> dict[str, bytes]:
-    return {name: (place / name).read_bytes() for name in FILES}
-
-
-def _read_archive(archive: Path) -> dict[str, bytes]:
-    """The files of the archive, in memory: nothing of it is ever written anywhere."""
-    files = {}
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                _refuse_escape(member, archive)
-                path = PurePosixPath(member.name)
-                if path.parts[:-1] == (FOLDER,) and path.name in FILES and (content := tar.extractfile(member)):
-                    files[path.name] = content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error}): delete it and load cifar10 again") from error
-    return files
-
-
-def _refuse_escape(member: tarfile.TarInfo, archive: Path) -> None:
-    """No CIFAR-10 archive holds a link, a device, or a path that climbs out; one that does is somebody's attack."""
-    path = PurePosixPath(member.name.replace("\\", "/"))
-    plain = member.isfile() or member.isdir()
-    if not plain or path.is_absolute() or ".." in path.parts or ":" in member.name:
-        raise DataError(
-            f"{archive} is refused because its member {member.name!r} leads outside the archive: delete the file and "
-            "get CIFAR-10 from a source you trust"
-        )
-
-
-# The function that numpy has pickles call to build an array, wherever this version of numpy keeps it.
-_rebuild_array = np.empty(0).__reduce__()[0]
-
-
-class _BatchUnpickler(pickle.Unpickler):
-    """Reads arrays, strings, numbers, lists and dicts. A pickle can name any function to be called: none is here."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        match module, name:
-            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                return _rebuild_array
-            case "numpy", "ndarray":
-                return np.ndarray
-            case "numpy", "dtype":
-                return np.dtype
-        raise pickle.UnpicklingError(f"it wants to call {module}.{name}")
-
-
-def _unpickle(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        return _BatchUnpickler(io.BytesIO(data), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(
-            f"{what} is refused because it is not a plain pickle of arrays ({error}): delete the file and get CIFAR-10 "
-            "from a source you trust"
-        ) from error
-
-
-def _split(batches: Sequence[dict[str, Any]], image_size: int, progress: bool) -> Split:
-    """Rows of 3072 bytes, a channel after the other, as images."""
-    rows = np.concatenate([batch["data"] for batch in batches])
-    labels = torch.tensor([label for batch in batches for label in batch["labels"]], dtype=torch.int64)
-    images = rows.reshape(-1, 3, 32, 32)
+def _split(published: CIFAR10, image_size: int, progress: bool) -> Split:
+    images = published.data  # (N, 32, 32, 3)
     if image_size != 32:
-        images = _resize(images, image_size, progress)
-    return Split(torch.from_numpy(images), labels)
-
-
-def _resize(images: np.ndarray, image_size: int, progress: bool) -> np.ndarray:
-    resized = np.empty((len(images), 3, image_size, image_size), np.uint8)
-    for i in tqdm(range(len(images)), desc="resizing cifar10", unit="image", disable=not progress):
-        picture = Image.fromarray(np.ascontiguousarray(images[i].transpose(1, 2, 0)))
-        resized[i] = np.asarray(fit(picture, image_size)).transpose(2, 0, 1)
-    return resized
+        resized = np.empty((len(images), image_size, image_size, 3), np.uint8)
+        for i in tqdm(range(len(images)), desc="resizing cifar10", unit="image", disable=not progress):
+            resized[i] = fit(Image.fromarray(images[i]), image_size)
+        images = resized
+    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(published.targets))

@@ -56,8 +56,7 @@ class Dataset:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        height, width = self.train.images.shape[2:]
-        return height, width
+        return tuple(self.train.images.shape[2:])
 
 
 def digest(train: Split, test: Split) -> str:
@@ -72,12 +71,7 @@ def digest(train: Split, test: Split) -> str:
 def describe(name: str, train: Split, test: Split, classes: tuple[str, ...], source: str) -> Dataset:
     """A data set with its provenance written out; `source` is one sentence on what the images are."""
     provenance = {
-        "name": name,
-        "source": source,
-        "train": len(train),
-        "test": len(test),
-        "image_size": list(train.images.shape[2:]),
-        "classes": list(classes),
-        "sha256": digest(train, test),
-    }
+        "name": name, "source": source, "train": len(train), "test": len(test),
+        "image_size": list(train.images.shape[2:]), "classes": list(classes), "sha256": digest(train, test),
+    }  # fmt: skip
     return Dataset(name, train, test, classes, provenance)

@@ -2,11 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,28 +20,24 @@ ENDINGS = (*IMG_EXTENSIONS, ".gif")
 LAYOUT = "an image folder holds train/<class>/* and test/<class>/*"
 
 
-class File(NamedTuple):
-    """An image file as the file system knows it."""
-
-    path: str
-    size: int  # bytes
-    mtime_ns: int
-
-
 def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
     """All images of `folder`, decoded once and kept in `root`; decoded again when a file came, went or changed."""
     name = folder.resolve().name
     classes = _classes(folder)
-    train, test = ([_files_of(folder / split / c) for c in classes] for split in ("train", "test"))
+    (train, train_labels), (test, test_labels) = (_files(folder / split, classes) for split in ("train", "test"))
+    files = [*train, *test]
 
     def decode() -> Dataset:
-        images = _decode_all([*_flat(train), *_flat(test)], folder, image_size, progress)
-        train_images, test_images = images.split([len(_flat(train)), len(_flat(test))])
-        splits = Split(train_images, _labels(train)), Split(test_images, _labels(test))
+        images = _decode_all(files, folder, image_size, progress)
+        splits = Split(images[: len(train)], train_labels), Split(images[len(train) :], test_labels)
         return describe(name, *splits, classes, f"image folder {name}")
 
+    # The key changes with any file's name, size or time of change, and when a file moves to another class or split.
+    stats = ((path, os.stat(path)) for path in files)
+    listing = [(path[len(str(folder)) :], stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    key = hashlib.sha256(repr(listing).encode()).hexdigest()
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]  # two folders may have one name
-    return cached(root, f"{name}-{place}", _key(folder, train, test), image_size, decode)
+    return cached(root, f"{name}-{place}", key, image_size, decode)
 
 
 def find_all(root: Path) -> list[Path]:
@@ -53,20 +47,18 @@ def find_all(root: Path) -> list[Path]:
     return sorted(f for f in root.iterdir() if (f / "train").is_dir() and (f / "test").is_dir())
 
 
-def walk(folder: str | Path) -> list[File]:
+def walk(folder: str | Path) -> list[str]:
     """All images below `folder`, in an order that is the same everywhere; hidden files and folders are left out."""
     found = []
-    with _listing(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(ENDINGS):
-                with suppress(FileNotFoundError):  # a link to nowhere
-                    status = entry.stat()
-                    found.append(File(entry.path, status.st_size, status.st_mtime_ns))
-            elif entry.is_dir(follow_symlinks=False):  # a link could lead in a circle
-                found += walk(entry.path)
-    return found
+    for place, folders, names in os.walk(folder, onerror=_refuse):  # which follows no links: they may lead in a circle
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        images = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
+        found += [path for name in images if os.path.isfile(path := os.path.join(place, name))]
+    return sorted(found, key=lambda path: path.split(os.sep))
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be listed ({error.strerror}): make it readable") from error
 
 
 def fit(image: Image.Image, image_size: int) -> Image.Image:
@@ -76,28 +68,12 @@ def fit(image: Image.Image, image_size: int) -> Image.Image:
     return ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
 
 
-def _flat(by_class: list[list[File]]) -> list[File]:
-    return [file for of_class in by_class for file in of_class]
-
-
-def _labels(by_class: list[list[File]]) -> Tensor:
-    counts = torch.tensor([len(of_class) for of_class in by_class])
-    return torch.arange(len(by_class)).repeat_interleave(counts)
-
-
-def _key(folder: Path, train: list[list[File]], test: list[list[File]]) -> str:
-    """Changes with any file's name, size or time of change, and when a file moves to another class or split."""
-    start = len(str(folder))
-    listing = [(file.path[start:], file.size, file.mtime_ns) for file in [*_flat(train), *_flat(test)]]
-    return hashlib.sha256(repr(listing).encode()).hexdigest()
-
-
 def _classes(folder: Path) -> tuple[str, ...]:
     """The class folders, the same ones in train/ and in test/."""
     for split in ("train", "test"):
         if not (folder / split).is_dir():
             raise DataError(f"{folder} has no folder {split}/: {LAYOUT}, so make it and put that split's images there")
-    train, test = ({f.name for f in _visible(folder / split) if f.is_dir()} for split in ("train", "test"))
+    train, test = (_folders_in(folder / split) for split in ("train", "test"))
     if not train | test:
         raise DataError(f"{folder} has no class folders in train/: {LAYOUT}, so give each class its own folder")
     alone = [f"train/{c}" for c in sorted(train - test)] + [f"test/{c}" for c in sorted(test - train)]
@@ -109,45 +85,41 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(train))
 
 
-def _visible(folder: Path) -> list[Path]:
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+def _folders_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
 
 
-def _files_of(class_folder: Path) -> list[File]:
-    files = walk(class_folder)
-    if not files:
-        raise DataError(
-            f"{class_folder} holds no image (a file that ends in {', '.join(ENDINGS)}): put some there, or delete the "
-            "class from both train/ and test/"
-        )
-    return files
+def _files(split: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
+    """The images of a split, class by class, and the label of each, (N,)."""
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = walk(split / name)
+        if not found:
+            raise DataError(
+                f"{split / name} holds no image (a file that ends in {', '.join(ENDINGS)}): put some there, or delete "
+                "the class from both train/ and test/"
+            )
+        files += found
+        labels += [label] * len(found)
+    return files, torch.tensor(labels)
 
 
-def _listing(folder: str | Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-    try:
-        return os.scandir(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error.strerror}): make it readable") from error
-
-
-def _decode_all(files: Sequence[File], folder: Path, image_size: int, progress: bool) -> Tensor:
+def _decode_all(files: Sequence[str], folder: Path, image_size: int, progress: bool) -> Tensor:
     """All images, (N, 3, image_size, image_size) uint8, on as many threads as there are cores."""
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
     broken: list[str] = []
 
-    def decode(span: range) -> int:
-        for i in span:
-            try:
-                images[i] = _decode(files[i].path, image_size)
-            except Exception:  # what a decoder makes of a damaged file can be any exception
-                broken.append(os.path.relpath(files[i].path, folder))
-        return len(span)
+    def decode(i: int) -> None:
+        try:
+            images[i] = _decode(files[i], image_size)
+        except Exception:  # what a decoder makes of a damaged file can be any exception
+            broken.append(os.path.relpath(files[i], folder))
 
-    spans = [range(start, min(start + 64, len(files))) for start in range(0, len(files), 64)]
     bar = tqdm(total=len(files), desc=f"decoding {folder.name}", unit="image", disable=not progress)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(decode, spans):
-            bar.update(done)
+        for _ in pool.map(decode, range(len(files))):
+            bar.update()
     if broken:
         raise DataError(
             f"{len(broken)} of the {len(files)} images in {folder} cannot be read ({_some(sorted(broken))}): replace "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from c2f.maps.picture import PURPLE, SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
-from c2f.training.history import History
+from c2f.training.run import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

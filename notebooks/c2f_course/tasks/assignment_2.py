@@ -39,7 +39,7 @@ SCHEDULES = (
     "lr_scheduler", "torch.optim.lr_scheduler", "learning_rate", "Recipe", "c2f.training.recipes",
 )  # fmt: skip
 OURS = (
-    "c2f.training", "c2f.training.loop", "c2f.training.augment", "c2f.training.checkpoint", "c2f_course.tasks.bug_hunt",
+    "c2f.training", "c2f.training.loop", "c2f.training.augment", "c2f.training.run", "c2f_course.tasks.bug_hunt",
     "c2f_course.tasks", "c2f_course.tasks.assignment_2", "assignment_2", "c2f_course.tasks.notebook_05",
     "notebook_05", "save_checkpoint", "load_checkpoint", "sound_loop",
 )  # fmt: skip

@@ -176,7 +176,7 @@ Laid = tuple[tuple[int, int, int], tuple[int, int], int]
 
 @question(
     "3.2", "The row and the column of a convolution", "medium", 20, points=4,
-    answers=("implied_row", "implied_column"), without=("toeplitz",),
+    answers=("implied_row", "implied_column"), without=("toeplitz", "implied_attention"),
 )  # fmt: skip
 def implied_attention(
     rows: Callable[[Tensor, tuple[int, int], tuple[int, int]], Tensor],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from c2f.maps.kernels import energy_by_radius, rings
-from c2f.maps.modulation import look_at
+from c2f.maps.modulation import modulation_at
 from c2f.maps.receptive_field import effective_receptive_field
 from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, create_model
 from c2f.training.augment import normalize
@@ -88,7 +88,7 @@ def _readings() -> dict[str, tuple[str, str]]:
     model = create_model("conv2former_mini_cifar", weights="cifar10")
     photographs = load_photographs(32)
     x = normalize(photographs.images)
-    seen = look_at(model, x, stage=0, block=0, channel=15, image=photographs.names.index("cat"))
+    seen = modulation_at(model, x, stage=0, block=0, channel=15, image=photographs.names.index("cat"))
     return {name: (_word(seen.a[place].item()), _word(seen.fused[place].item())) for name, place in PLACES.items()}
 
 

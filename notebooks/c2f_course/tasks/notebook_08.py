@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from c2f.training.history import EpochRecord, History
+from c2f.training.run import EpochRecord, History
 from c2f_course.tasks.exercise import Hint, exercise, expect_number
 
 # ---- 08.1 Median and range

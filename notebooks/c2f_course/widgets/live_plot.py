@@ -4,7 +4,7 @@ import sys
 import time
 
 from c2f.maps.picture import TRAIN, Display, Picture, new_figure
-from c2f.maps.plots import _describe_history, _draw_epochs, _label_curves
+from c2f.maps.plots import describe_history, draw_history
 from c2f.training.loop import Callback, TrainingState
 
 
@@ -51,13 +51,11 @@ class LivePlot(Callback):
         figure = new_figure(8.5, 3.2)
         axes = figure.subplots(1, 2)
         axes[0].plot(*zip(*self._losses, strict=True), color=TRAIN, alpha=0.3, linewidth=1, label="each step")
-        if self._steps_per_epoch:
-            _draw_epochs(axes, state.history, self._steps_per_epoch)
-        _label_curves(axes, f"training step (of {state.steps:,})")
+        draw_history(axes, state.history, f"training step (of {state.steps:,})", self._steps_per_epoch)
         for ax in axes:
             ax.set_xlim(0, 1.02 * state.steps)
         if len(state.history):
-            return Picture(figure, _describe_history(state.history))
+            return Picture(figure, describe_history(state.history))
         return Picture(figure, f"At step {state.step:,} of {state.steps:,} the training loss is {state.loss:.2f}.")
 
     def _draw(self) -> None:

@@ -4,19 +4,19 @@ import html
 import io
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from c2f.maps.modulation import Modulation, channels_by_effect, look_at, parts_of, window_map
+from c2f.maps.modulation import Modulation, channels_by_effect, implied_attention, modulation_at, parts_of
 from c2f.maps.picture import INK, Picture, number
 from c2f.maps.plots import plot_modulation
 from c2f.models import Conv2Former
 from c2f.models.baselines import BlockAttention, Swin
-from c2f.models.conv2former import ConvModParts, fuse
+from c2f.models.conv2former import ConvModParts
 from c2f.training.augment import normalize
 from c2f_course.widgets.base import Explorer, choice
 from c2f_course.widgets.panel import Box, Panel, draw
@@ -25,14 +25,6 @@ KEPT = 64  # maps of so many (model, image, block) are kept, a few MB
 LARGEST_UPLOAD = 64_000_000  # pixels
 ALL_HEADS = "mean"
 ONE_SCALE, OWN_SCALES = "one for U, A, V, A ⊙ V", "each its own"
-
-
-class Looked(NamedTuple):
-    """What is kept of one image in one block."""
-
-    parts: ConvModParts  # each (1, C, H, W)
-    fused: Tensor  # (C, H, W)
-    order: tuple[int, ...]  # the channels, that which does most first
 
 
 class ModulationExplorer(Explorer):
@@ -78,7 +70,7 @@ class ModulationExplorer(Explorer):
             if len(values := {getattr(each.config, field) for each in self.models.values()}) > 1:
                 raise ValueError(f"the two models differ in {field} ({values}); give two of one architecture.")
         self.images, self.names, self.swin = images, names, swin
-        self._looked: OrderedDict[tuple[str, int, int, int], Looked] = OrderedDict()
+        self._parts: OrderedDict[tuple[str, int, int, int], ConvModParts] = OrderedDict()
         self._attention: dict[int, list[BlockAttention]] = {}
         self._make_controls(upload)
 
@@ -93,8 +85,8 @@ class ModulationExplorer(Explorer):
         self.block = choice(list(range(depths[0])), "block", 0)
         ranked = self._ranked()
         self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel", **wide)
-        height, width = self._looked_at().fused.shape[1:]
-        row, column = look_at(self.models["trained"], normalize(self.images[:1]).to(self._device()), 0, 0).position
+        height, width = self._looked_at().a.shape[2:]
+        row, column = modulation_at(self.models["trained"], self.images[:1], 0, 0, parts=self._looked_at()).position
         self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
         self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
         self.head = choice(self._heads(), "Swin head", ALL_HEADS)
@@ -127,25 +119,10 @@ class ModulationExplorer(Explorer):
 
     @property
     def modulation(self) -> Modulation:
-        """What the controls point at, as `look_at` gives it."""
-        looked, channel = self._looked_at(), self.channel.value
-        convmod = self._convmod()
-        conv = convmod.a[-1]
-        u, a, v = (part[0, channel].cpu() for part in looked.parts[:3])
-        return Modulation(
-            stage=self.stage.value,
-            block=self.block.value,
-            channel=channel,
-            position=self.position,
-            image_size=(self.images.shape[2], self.images.shape[3]),
-            kernel=conv.weight.detach()[channel, 0].cpu(),
-            bias=0.0 if conv.bias is None else conv.bias[channel].item(),
-            u=u,
-            window=window_map(convmod, looked.parts.u, channel, self.position).cpu(),
-            a=a,
-            v=v,
-            fused=looked.fused[channel].cpu(),
-        )
+        """What the controls point at, as `modulation_at` gives it."""
+        model, stage, block = self.models[self.weights.value], self.stage.value, self.block.value
+        x, parts = self._shown()[None], self._looked_at()  # of the image only the size matters
+        return modulation_at(model, x, stage, block, self.channel.value, self.position, parts=parts)
 
     def _convmod(self) -> Any:
         return self.models[self.weights.value].stages[self.stage.value].blocks[self.block.value].convmod
@@ -153,26 +130,24 @@ class ModulationExplorer(Explorer):
     def _device(self) -> torch.device:
         return next(self.models[self.weights.value].parameters()).device
 
-    def _looked_at(self) -> Looked:
+    def _looked_at(self) -> ConvModParts:
+        """The parts of the ConvMod that is looked at, each (1, C, H, W)."""
         key = self.weights.value, self.image.value, self.stage.value, self.block.value
-        if key not in self._looked:
-            model = self.models[self.weights.value]
-            x = normalize(self.images[self.image.value : self.image.value + 1]).to(self._device())
-            parts = parts_of(model, x, self.stage.value, self.block.value)
-            convmod = self._convmod()
-            order = tuple(channels_by_effect(convmod, parts).tolist())
-            self._looked[key] = Looked(parts, fuse(parts.a, parts.v, convmod.fusion)[0], order)
-            if len(self._looked) > KEPT:
-                self._looked.popitem(last=False)
-        self._looked.move_to_end(key)
-        return self._looked[key]
+        if key not in self._parts:
+            x = normalize(self._shown()[None]).to(self._device())
+            self._parts[key] = parts_of(self.models[self.weights.value], x, self.stage.value, self.block.value)
+            if len(self._parts) > KEPT:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(key)
+        return self._parts[key]
 
     def _named(self) -> list[tuple[str, int]]:
         return [(name, i) for i, name in enumerate(self.names)]
 
     def _ranked(self) -> list[tuple[str, int]]:
         """The channels by how much they do, as ("rank: channel", channel)."""
-        return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(self._looked_at().order, start=1)]
+        order = channels_by_effect(self._convmod(), self._looked_at()).tolist()
+        return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(order, start=1)]
 
     def _heads(self) -> list[str | int]:
         if self.swin is None:
@@ -212,7 +187,7 @@ class ModulationExplorer(Explorer):
         if (ranked := self._ranked()) != list(self.channel.options):
             self.channel.options = ranked
             self.channel.value = channel if keep_channel else ranked[min(rank, len(ranked) - 1)][1]
-        for slider, length in zip((self.row, self.column), self._looked_at().fused.shape[1:], strict=True):
+        for slider, length in zip((self.row, self.column), self._looked_at().a.shape[2:], strict=True):
             if slider.max != length - 1:  # the same place on a coarser or finer map
                 place = slider.value * length // (slider.max + 1)
                 slider.max, slider.value = length - 1, place
@@ -268,7 +243,7 @@ class ModulationExplorer(Explorer):
                 Panel(f"window map W · U\nsums to {number(m.window.sum(), 3)}", m.window, boxes=[centre], sign="="),
             ],
             [
-                Panel("the kernel, laid at □\n(implied row)", implied_row(m), boxes=[here]),
+                Panel("the kernel, laid at □\n(implied row)", _implied(m), boxes=[here]),
                 Panel(f"modulation A\n{number(m.value, 3)} at □", m.a, limits[1], [here]),
                 Panel(f"value V\n{number(m.v[m.position], 3)} at □", m.v, limits[2], [here], sign="⊙"),
                 Panel(f"A ⊙ V\n{number(m.fused[m.position], 3)} at □", m.fused, limits[3], [here], sign="="),
@@ -284,8 +259,7 @@ class ModulationExplorer(Explorer):
 
     def _seen(self, m: Modulation) -> list[Box]:
         """Window and position, in pixels of the image."""
-        down, right = (pixels / places for pixels, places in zip(m.image_size, m.a.shape, strict=True))
-        return [Box(*m.window_box), Box(m.position[0] * down, m.position[1] * right, down, right)]
+        return [Box(*m.window_box), Box(*m.box(0))]
 
     def _attention_panel(self, block: BlockAttention) -> Panel:
         """One Swin block's attention row at the place of the position."""
@@ -302,7 +276,7 @@ class ModulationExplorer(Explorer):
 
     def _token(self, block: BlockAttention) -> tuple[int, int]:
         """The token of a Swin's grid that lies where the position lies on ConvMod's map."""
-        sizes = self._looked_at().fused.shape[1:]
+        sizes = self._looked_at().a.shape[2:]
         y, x = (p * tokens // size for p, tokens, size in zip(self.position, block.grid, sizes, strict=True))
         return y, x
 
@@ -326,7 +300,7 @@ class ModulationExplorer(Explorer):
         return (
             f"{told} Swin's stage {block.stage}, block {block.block} attends from there to {int((seen > 0).sum())} "
             f"positions, most ({seen.max():.0%}) to row {y}, column {x}; ConvMod's window holds "
-            f"{int((implied_row(m) != 0).sum())}."
+            f"{int((_implied(m) != 0).sum())}."
         )
 
     def _static(self) -> Picture:
@@ -334,14 +308,8 @@ class ModulationExplorer(Explorer):
         return Picture(plot_modulation(self._shown(), self.modulation, one_scale=one_scale).figure, self.text)
 
 
-def implied_row(m: Modulation) -> Tensor:
-    """The kernel laid over the map around the position: its row of the HW x HW matrix, as a map (H, W)."""
-    height, width = m.kernel.shape
-    row, column = m.position
-    rows, columns = m.a.shape
-    laid = torch.zeros(rows + height, columns + width)  # half a kernel more on every side, for what hangs over
-    laid[row : row + height, column : column + width] = m.kernel
-    return laid[height // 2 : height // 2 + rows, width // 2 : width // 2 + columns]
+def _implied(m: Modulation) -> Tensor:
+    return implied_attention(m.kernel, m.position, m.a.shape)
 
 
 def read_image(content: bytes, size: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from c2f.maps.picture import INK, SIGNED, TEST, TRAIN, Picture, number, symmetric_limit
-from c2f.maps.recording import Recording, Seen
+from c2f.maps.recording import BlockFrames, Recording
 from c2f_course.widgets.base import Explorer, choice
 from c2f_course.widgets.panel import GAP, SIDE, Box, Panel, draw
 
@@ -32,7 +32,7 @@ class TrainingReplay(Explorer):
         import ipywidgets
 
         self.recordings = [recording] if other is None else [recording, other]
-        stages = min(len(each.seen) for each in self.recordings)
+        stages = min(len(each.blocks) for each in self.recordings)
         if not stages or any(len(each.steps) < 2 for each in self.recordings):
             raise ValueError("a recording needs two frames or more of one block; record a longer training.")
         self._smooth = [_smoothed(each.losses) for each in self.recordings]
@@ -48,7 +48,7 @@ class TrainingReplay(Explorer):
         self._assemble([self.frame, self.stage, self.channel, self.image], extra=[self._play])
 
     def _channels(self) -> int:
-        return min(len(each.seen[self.stage.value].channels) for each in self.recordings)
+        return min(len(each.blocks[self.stage.value].channels) for each in self.recordings)
 
     def _fit_channels(self, _change: object) -> None:
         with self._together():
@@ -64,7 +64,7 @@ class TrainingReplay(Explorer):
         return f"{self._curves(alt)}<br>{draw(rows, alt)}", alt
 
     def _panels(self, recording: Recording) -> list[Panel]:
-        seen, frame = recording.seen[self.stage.value], self._at(recording)
+        seen, frame = recording.blocks[self.stage.value], self._at(recording)
         c, m = self.channel.value, self.image.value
         what = _words(recording, seen, c)
         map_, height, width = seen.maps[frame, c, m], *seen.maps.shape[-2:]
@@ -113,7 +113,7 @@ class TrainingReplay(Explorer):
     def _describe(self) -> str:
         told = []
         for each, losses in zip(self.recordings, self._smooth, strict=True):
-            frame, seen = self._at(each), each.seen[self.stage.value]
+            frame, seen = self._at(each), each.blocks[self.stage.value]
             step = each.steps[frame]
             done = [record for record in each.history.records if record.epoch * each.steps_per_epoch <= step]
             reached = f"{done[-1].test_accuracy:.1%} right on held-out images" if done else "no epoch finished yet"
@@ -153,7 +153,7 @@ def plot_recording(recordings: Sequence[Recording], stage: int, channel: int, im
         ax.spines[["top", "right"]].set_visible(False)
     panels = below.subplots(2 * len(recordings), moments, squeeze=False)
     for row, each in enumerate(recordings):
-        seen = each.seen[stage]
+        seen = each.blocks[stage]
         kernels, maps = seen.kernels[:, channel], seen.maps[:, channel, image]
         what = _words(each, seen, channel)
         for column, frame in enumerate(np.linspace(0, len(each.steps) - 1, moments).round().astype(int)):
@@ -170,7 +170,7 @@ def plot_recording(recordings: Sequence[Recording], stage: int, channel: int, im
     return Picture(figure, alt)
 
 
-def _words(recording: Recording, seen: Seen, channel: int) -> tuple[str, str]:
+def _words(recording: Recording, seen: BlockFrames, channel: int) -> tuple[str, str]:
     """What kernel and map are called in this kind of model."""
     number = seen.channels[channel]
     if recording.kind == "Swin":
@@ -222,7 +222,7 @@ def _plot(
     return "".join(parts)
 
 
-def _kernel_limit(recording: Recording, seen: Seen, channel: int) -> float:
+def _kernel_limit(recording: Recording, seen: BlockFrames, channel: int) -> float:
     """The colour scale of a kernel, over the whole training.
 
     A Conv2Former's is that of the taps around the centre: where training began with 1 there (init "orthogonal"), the

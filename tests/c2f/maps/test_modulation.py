@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from c2f.maps import channels_by_effect, look_at, modulation_map, parts_of, window_map
+from c2f.maps import channels_by_effect, implied_attention, modulation_at, parts_of, window_map
 from c2f.models.conv2former import VARIANTS, Conv2Former, ConvMod, fuse
 
 
@@ -58,7 +58,7 @@ def test_each_term_is_a_weight_times_what_it_lies_on_and_zero_outside() -> None:
 def test_the_modulation_map_is_what_the_convmod_multiplies_with(model: Conv2Former, x: torch.Tensor) -> None:
     convmod = model.stages[1].blocks[1].convmod
     parts = model.parts(x, 1, 1)
-    a = modulation_map(model, x, 1, 1)
+    a = parts_of(model, x, 1, 1).a
     assert a.shape == (2, 6, 4, 6)
     assert not a.requires_grad
     assert_close(convmod.proj(a * parts.v), parts.y)
@@ -66,16 +66,16 @@ def test_the_modulation_map_is_what_the_convmod_multiplies_with(model: Conv2Form
 
 def test_a_model_in_training_gives_the_same_map_and_stays_as_it_was(x: torch.Tensor) -> None:
     model = tiny(drop_path=0.9)
-    expected = modulation_map(model, x, 1, 1)
+    expected = parts_of(model, x, 1, 1).a
     model.train()
     model.head.eval()
-    assert_close(modulation_map(model, x, 1, 1), expected)
+    assert_close(parts_of(model, x, 1, 1).a, expected)
     assert model.training and model.stages.training and not model.head.training
 
 
 def test_looking_at_a_position_gives_the_same_numbers_as_the_parts(model: Conv2Former, x: torch.Tensor) -> None:
     parts = parts_of(model, x, 1, 0)
-    seen = look_at(model, x, stage=1, block=0, channel=5, position=(3, 0), image=1)
+    seen = modulation_at(model, x, stage=1, block=0, channel=5, position=(3, 0), image=1)
     for name in ("u", "a", "v"):
         assert_close(getattr(seen, name), getattr(parts, name)[1, 5])
     assert_close(seen.fused, parts.a[1, 5] * parts.v[1, 5])
@@ -87,7 +87,7 @@ def test_looking_at_a_position_gives_the_same_numbers_as_the_parts(model: Conv2F
 def test_by_default_the_channel_that_does_most_where_it_does_most(x: torch.Tensor) -> None:
     model = tiny(kernel_size=3)
     parts = parts_of(model, x, 0, 0)
-    seen = look_at(model, x, 0, 0)
+    seen = modulation_at(model, x, 0, 0)
     assert seen.channel == channels_by_effect(model.stages[0].blocks[0].convmod, parts)[0]
     whole_windows = seen.fused[1:-1, 1:-1].abs()
     assert seen.fused[seen.position].abs() == whole_windows.max()
@@ -95,7 +95,7 @@ def test_by_default_the_channel_that_does_most_where_it_does_most(x: torch.Tenso
 
 
 def test_where_no_window_is_whole_any_position_may_be_chosen(model: Conv2Former, x: torch.Tensor) -> None:
-    seen = look_at(model, x, 1, 0)  # 11×11 on a map of 4×6
+    seen = modulation_at(model, x, 1, 0)  # 11×11 on a map of 4×6
     assert seen.fused[seen.position].abs() == seen.fused.abs().max()
 
 
@@ -117,7 +117,7 @@ def test_channels_are_sorted_by_what_the_output_loses_without_them(model: Conv2F
 def test_another_fusion_is_shown_as_the_model_computes_it(x: torch.Tensor) -> None:
     model = tiny(fusion="sigmoid")
     parts = parts_of(model, x, 0, 0)
-    seen = look_at(model, x, 0, 0, channel=2, position=(0, 0))
+    seen = modulation_at(model, x, 0, 0, channel=2, position=(0, 0))
     assert_close(seen.fused, fuse(parts.a, parts.v, "sigmoid")[0, 2])
 
 
@@ -126,9 +126,17 @@ def test_the_window_in_pixels_holds_the_pixels_that_the_modulation_depends_on(x:
     pixels = x[:1].clone().requires_grad_()
     model.parts(pixels, 0, 0).a[0, 1, 4, 6].backward()  # the first block of a patch stem: nothing is blurred yet
     rows, columns = (pixels.grad[0].abs().sum(0) > 0).nonzero(as_tuple=True)
-    top, left, height, width = look_at(model, x, 0, 0, channel=1, position=(4, 6)).window_box
+    top, left, height, width = modulation_at(model, x, 0, 0, channel=1, position=(4, 6)).window_box
     assert (top, left) == (rows.min(), columns.min())
     assert (top + height - 1, left + width - 1) == (rows.max(), columns.max())
+
+
+@pytest.mark.parametrize("size", [(9, 8), (4, 6)], ids=["larger than the kernel", "smaller"])
+def test_implied_attention_is_the_row_of_the_convolution(size: tuple[int, int]) -> None:
+    kernel, u = torch.randn(7, 7), torch.randn(size)
+    a = torch.nn.functional.conv2d(u[None, None], kernel[None, None], padding=3)[0, 0]
+    for position in product(*map(range, size)):
+        assert_close((implied_attention(kernel, position, size) * u).sum(), a[position], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,7 @@ def test_what_is_not_there_is_named_with_what_is(
     model: Conv2Former, x: torch.Tensor, arguments: dict[str, object], sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
-        look_at(model, x, **{"stage": 0, "block": 0, **arguments})
+        modulation_at(model, x, **{"stage": 0, "block": 0, **arguments})
 
 
 def test_a_single_map_without_its_batch_is_refused(model: Conv2Former) -> None:

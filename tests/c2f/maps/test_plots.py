@@ -1,8 +1,6 @@
 """The pictures hold the numbers they are about, on their axes and in their text alternatives."""
 
 import base64
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from numpy.testing import assert_array_equal
 from c2f.maps import (
     Modulation,
     Picture,
-    look_at,
+    modulation_at,
     plot_confusion,
     plot_history,
     plot_images,
@@ -23,7 +21,7 @@ from c2f.maps import (
     plot_modulation,
 )
 from c2f.models.conv2former import VARIANTS, Conv2Former
-from c2f.training.history import EpochRecord, History
+from c2f.training.run import EpochRecord, History
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -60,29 +58,10 @@ def test_a_notebook_gets_a_png_its_alternative_text_and_the_sentence_below(shown
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """What reaches the notebook: every message, an update marked by the display it replaces."""
+    """What reaches the notebook."""
     messages: list[dict] = []
-
-    class Handle:
-        def __init__(self) -> None:
-            self.number = len(messages)
-
-        def update(self, data: dict, **options: object) -> None:
-            messages.append({"data": data, "replaces": self.number, **options})
-
-    def display(data: dict, **options: object) -> Handle:
-        handle = Handle()
-        messages.append({"data": data, **options})
-        return handle
-
-    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("IPython.display.display", lambda data, **options: messages.append({"data": data, **options}))
     return messages
-
-
-def test_matplotlib_is_imported_with_the_first_picture_only() -> None:
-    code = "import sys, c2f.maps; print([m for m in ('matplotlib', 'IPython', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_picture_can_be_saved(tmp_path: Path) -> None:
@@ -126,11 +105,6 @@ def test_the_history_is_drawn_by_epoch_and_told_in_figures() -> None:
     assert "from 25.0% to 75.0%" in picture.alt
     with pytest.raises(ValueError, match="no epoch yet"):
         plot_history(History())
-
-
-# ---- Live plot
-
-
 
 
 # ---- Confusion
@@ -192,7 +166,7 @@ def test_maps_that_cannot_be_drawn_are_refused() -> None:
 def seen() -> Modulation:
     torch.manual_seed(0)
     model = Conv2Former(replace(VARIANTS["conv2former_mini_cifar"], dims=(4, 6), depths=(1, 1), kernel_size=5))
-    return look_at(model, torch.randn(1, 3, 16, 24), stage=0, block=0, channel=2, position=(0, 7))
+    return modulation_at(model, torch.randn(1, 3, 16, 24), stage=0, block=0, channel=2, position=(0, 7))
 
 
 def test_the_modulation_picture_draws_the_maps_and_says_the_numbers(seen: Modulation) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from c2f import create_model
-from c2f.maps import modulation_map
+from c2f.maps import parts_of
 from c2f.maps.recording import KEPT_CHANNELS, Recorder, Recording
 from c2f.training.augment import normalize
 from c2f.training.data import Dataset, load_dataset
@@ -47,9 +47,9 @@ def test_a_recording_holds_the_last_state_of_the_model(kind: str, data: Dataset,
     assert recording.steps == (1, 2, 4, 8) and len(recording.losses) == 8 and recording.steps_per_epoch == 4
     assert [record.epoch for record in recording.history.records] == [1, 2]
     assert torch.equal(recording.images, images) and recording.names == ("a", "b")
-    first = recording.seen[0]
+    first = recording.blocks[0]
     if kind == "Conv2Former":
-        expected = modulation_map(model, normalize(images), 0, 0)[:, list(first.channels)].transpose(0, 1)
+        expected = parts_of(model, normalize(images), 0, 0).a[:, list(first.channels)].transpose(0, 1)
         kernel = model.stages[0].blocks[0].convmod.a[-1].weight[first.channels[0], 0]
         assert len(first.channels) == KEPT_CHANNELS
         torch.testing.assert_close(first.kernels[-1, 0], kernel.detach(), rtol=1e-3, atol=1e-3)
@@ -92,7 +92,7 @@ def test_a_resumed_run_goes_on_with_its_recording(data: Dataset, tmp_path: Path)
     once, twice = Recording.load(whole), Recording.load(path)
     assert once.steps == twice.steps
     assert torch.equal(once.losses, twice.losses)
-    assert torch.equal(once.seen[0].maps, twice.seen[0].maps)
+    assert torch.equal(once.blocks[0].maps, twice.blocks[0].maps)
 
 
 def test_what_cannot_be_recorded_or_read_is_said(data: Dataset, tmp_path: Path) -> None:

@@ -74,13 +74,12 @@ def test_swin_t_pads_nothing_at_224():
     assert 0.999 < cost.useful / cost.nominal < 1.001
 
 
-@pytest.mark.parametrize("size", [(32, 32), (64, 32)])
 @pytest.mark.parametrize("name", ["conv2former_n_cifar", "conv2former_n", "swin_t", "swin_mini_cifar", "convnext_t"])
-def test_nominal_agrees_with_torchs_flop_counter(name: str, size: tuple[int, int]):
+def test_nominal_agrees_with_torchs_flop_counter(name: str):
     model = on_meta(name).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, 3, *size, device="meta"))
-    assert counter.get_total_flops() == 2 * multiply_adds(model, size).nominal
+        model(torch.empty(1, 3, 64, 32, device="meta"))
+    assert counter.get_total_flops() == 2 * multiply_adds(model, (64, 32)).nominal
 
 
 def test_self_attention_agrees_with_torchs_flop_counter():
@@ -120,7 +119,9 @@ def test_padding_may_be_a_word(padding: str):
     assert multiply_adds(conv, (6, 7), in_channels=1).useful == ones.sum().item()
 
 
-@pytest.mark.parametrize("name", c2f.list_models())
+@pytest.mark.parametrize(
+    "name", ["conv2former_n_cifar", "conv2former_mini_cifar", "conv2former_n", "swin_t", "convnext_t", "vit_b_16"]
+)
 def test_the_parts_of_every_model_are_the_same_for_both_counts(name: str):
     model = on_meta(name)
     costs, parameters = multiply_adds_by_child(model, (32, 32)), parameters_by_child(model)

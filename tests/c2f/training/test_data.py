@@ -161,11 +161,11 @@ def test_all_real_images_reopen_in_two_seconds():
     whole = load_dataset(JPEG_COPY, root=REPOSITORY / "data", progress=False)
     assert whole.train.labels.bincount().tolist() == [5000] * 10
     assert whole.test.labels.bincount().tolist() == [1000] * 10
-    seconds = []
-    for _ in range(3):
+    for _ in range(3):  # until it was not disturbed
         start = time.process_time()
         again = load_dataset(JPEG_COPY, root=REPOSITORY / "data", progress=False)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 2
+        if (seconds := time.process_time() - start) < 2:
+            break
+    assert seconds < 2
     assert again.provenance == whole.provenance
     assert digest(again.train, again.test) == again.provenance["sha256"]

@@ -13,8 +13,8 @@ from c2f.maps import (
     Picture,
     plot_history,
 )
-from c2f.training.history import EpochRecord, History
 from c2f.training.loop import TrainingState
+from c2f.training.run import EpochRecord, History
 from c2f_course.widgets import LivePlot
 
 
@@ -129,7 +129,7 @@ def test_in_a_kernel_the_last_drawing_is_what_a_notebook_stores(tmp_path: Path) 
 
     code = """
 from c2f_course.widgets import LivePlot
-from c2f.training.history import EpochRecord, History
+from c2f.training.run import EpochRecord, History
 from c2f.training.loop import TrainingState
 plot = LivePlot(seconds=0)
 state = TrainingState(None, 2, History(), step=1, loss=2.0)
@@ -142,6 +142,6 @@ plot.on_epoch(state)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, timeout=250, kernel_name="python3").execute()
     figure, sentence = notebook.cells[0].outputs
-    assert "held-out images went from 1.25 to 1.25" in figure.metadata["image/png"]["alt"]
+    assert "test images went from 1.25 to 1.25" in figure.metadata["image/png"]["alt"]
     assert sentence.data["text/plain"] == figure.metadata["image/png"]["alt"]
     assert "jupyter.widget" not in json.dumps(notebook)

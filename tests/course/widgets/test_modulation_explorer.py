@@ -1,4 +1,4 @@
-"""The modulation explorer's numbers against `look_at`, whatever its controls are set to."""
+"""The modulation explorer's numbers against `modulation_at`, whatever its controls are set to."""
 
 import io
 import re
@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from c2f.maps import channels_by_effect, look_at, parts_of
+from c2f.maps import channels_by_effect, implied_attention, modulation_at, parts_of
 from c2f.models import create_model
 from c2f.models.conv2former import VARIANTS, Conv2Former
 from c2f.training.augment import normalize
 from c2f_course.widgets import ModulationExplorer
-from c2f_course.widgets.modulation import implied_row, read_image
+from c2f_course.widgets.modulation import read_image
 
 
 def tiny(seed: int, **changes: object) -> Conv2Former:
@@ -44,10 +44,10 @@ def number(value: float) -> str:
 
 
 def agrees(explorer: ModulationExplorer) -> None:
-    """What is shown is what `look_at` finds at the same place, and the sentence says so."""
+    """What is shown is what `modulation_at` finds at the same place, and the sentence says so."""
     model, x = explorer.models[explorer.weights.value], normalize(explorer.images)
     stage, block, image, channel = (c.value for c in (explorer.stage, explorer.block, explorer.image, explorer.channel))
-    expected = look_at(model, x, stage, block, channel, explorer.position, image)
+    expected = modulation_at(model, x, stage, block, channel, explorer.position, image)
     m = explorer.modulation
     for name in ("kernel", "u", "window", "a", "v", "fused"):
         assert_close(getattr(m, name), getattr(expected, name), rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def agrees(explorer: ModulationExplorer) -> None:
     assert explorer.text in explorer._picture.value.replace("&#x27;", "'")
 
 
-def test_it_shows_what_look_at_finds(explorer: ModulationExplorer) -> None:
+def test_it_shows_what_modulation_at_finds(explorer: ModulationExplorer) -> None:
     agrees(explorer)
     for control, value in (
         (explorer.stage, 1),
@@ -152,7 +152,7 @@ def test_without_swin_and_without_a_second_model(images: torch.Tensor) -> None:
 def test_the_implied_row_is_the_kernel_where_it_lies_on_the_map(explorer: ModulationExplorer) -> None:
     explorer.row.value, explorer.column.value = 3, 14
     m = explorer.modulation
-    row = implied_row(m)
+    row = implied_attention(m.kernel, m.position, m.a.shape)
     assert row.shape == m.a.shape
     assert_close((row * m.u).sum() + m.bias, m.a[m.position], rtol=1e-3, atol=1e-4)
 

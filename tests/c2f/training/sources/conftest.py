@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torchvision.datasets import CIFAR10
 
 from c2f.training.sources import cifar10
 from c2f.training.sources.download import RemoteFile
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NAMES_OF_FILES = tuple(cifar10.files())
 Members = dict[str, bytes]
 
 
@@ -67,7 +69,7 @@ def members() -> Members:
             "data": random.integers(0, 256, (20, 3072), dtype=np.uint8),
             "filenames": [f"{i}.png" for i in range(20)],
         }
-        for name in cifar10.FILES
+        for name in NAMES_OF_FILES
         if name != "batches.meta"
     }
     return {name: pickled_by_python2(content) for name, content in {**batches, "batches.meta": meta}.items()}
@@ -96,14 +98,20 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RemoteFile]:
     """publish(data, *urls, members=None): from now on these bytes are what CIFAR-10 is known to be."""
 
     def set_published(data: bytes, *urls: str, members: Members | None = None) -> RemoteFile:
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        remote = RemoteFile("cifar-10-python.tar.gz", len(data), md5, urls)
+        remote = RemoteFile("cifar-10-python.tar.gz", len(data), md5(data), urls)
         monkeypatch.setattr(cifar10, "ARCHIVE", remote)
-        for name, content in (members or {}).items():
-            monkeypatch.setitem(cifar10.FILES, name, hashlib.md5(content, usedforsecurity=False).hexdigest())
+        if members:
+            known = {name: [name, md5(members[name])] for name in NAMES_OF_FILES}
+            monkeypatch.setattr(CIFAR10, "train_list", [known[f"data_batch_{i}"] for i in range(1, 6)])
+            monkeypatch.setattr(CIFAR10, "test_list", [known["test_batch"]])
+            monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": known["batches.meta"][1]})
         return remote
 
     return set_published
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture
@@ -176,12 +184,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_error(404)
 
     def throttled(self, data: bytes, start: int) -> None:
-        """10 kB/s, then the rest at once after a second, so that a patient client is served too."""
+        """10 kB/s, then the rest at once after half a second, so that a patient client is served too."""
         self.head(206 if start else 200, start, len(data))
-        for at in range(start, start + 10_000, 500):
+        for at in range(start, start + 5_000, 500):
             self.wfile.write(data[at : at + 500])
             time.sleep(0.05)
-        self.wfile.write(data[start + 10_000 :])
+        self.wfile.write(data[start + 5_000 :])
 
     def stalled(self, data: bytes, start: int) -> None:
         self.head(206 if start else 200, start, len(data))
@@ -223,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def busy(self, data: bytes, start: int) -> None:
         """Serves everything, after a while."""
-        time.sleep(0.5)
+        time.sleep(0.4)
         self.good(data, start)
 
 

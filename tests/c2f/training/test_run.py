@@ -11,7 +11,7 @@ import torch
 
 import c2f
 from c2f.files import write_atomically
-from c2f.training.checkpoint import (
+from c2f.training.run import (
     DIGEST_BYTES,
     MAGIC,
     CheckpointError,
