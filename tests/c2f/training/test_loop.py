@@ -171,30 +171,29 @@ def train_in_processes_of_their_own(folder: Path) -> None:
     """
     data = small(load_dataset("digits", image_size=16))
     for moment, (callbacks, seconds, prepare) in MOMENTS.items():
-        options = {"callbacks": callbacks, "checkpoint_seconds": seconds}
-        print(exit_code(forked(lambda moment=moment, options=options, prepare=prepare: (
-            prepare and prepare(), run(data, folder / moment, **options)))))  # fmt: skip
+        train_it = partial(run, data, folder / moment, callbacks=callbacks, checkpoint_seconds=seconds)
+        print(exit_code(forked(train_it, prepare)))
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # as it calls each process
-    both = [forked(lambda: interrupt_and_resume(data, folder / "two"), RANK=str(r), **torchrun) for r in range(2)]
-    print(*map(exit_code, both))
-
-
-def interrupt_and_resume(data: Dataset, out: Path) -> None:
-    _, history = run(data, out, TWO_PROCESSES, callbacks=[At(press_ctrl_c, step=7)])
-    assert history.interrupted and len(history) == 1
-    run(data, out, TWO_PROCESSES)
+    for callbacks in ([At(press_ctrl_c, step=7)], []):  # interrupted, and resumed
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torchrun = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # its environment
+        out = folder / "two"
+        half = partial(run, data, out, TWO_PROCESSES, callbacks=callbacks)
+        both = [forked(half, RANK=str(rank), **torchrun) for rank in range(2)]
+        print(*map(exit_code, both), load_run(out).summary["complete"])
 
 
-def forked(action, **environment: str) -> int:
+def forked(action, prepare=None, **environment: str) -> int:
     """The id of a process that does this alone."""
     if child := os.fork():
         return child
+    signal.alarm(120)  # a process that waits for ever must not outlive the tests
     os.environ.update(environment)
     try:
+        if prepare:
+            prepare()
         action()
         os._exit(0)
     except BaseException:
@@ -215,7 +214,8 @@ def own_processes(tmp_path_factory):
         f"test_loop.train_in_processes_of_their_own(pathlib.Path({str(folder)!r}))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.split() == [str(-signal.SIGKILL)] * len(MOMENTS) + ["0", "0"], done.stdout + done.stderr
+    expected = [str(-signal.SIGKILL)] * len(MOMENTS) + ["0 0 False", "0 0 True"]
+    assert done.stdout.splitlines() == expected, done.stdout + done.stderr
     return folder
 
 
