@@ -107,9 +107,9 @@ def losses(history):
 
 def test_it_learns_the_digits():
     data = small(load_dataset("digits", image_size=16), 800, 300)
-    recipe = Recipe(epochs=4, batch_size=32, lr=2e-2, warmup_epochs=0.5, label_smoothing=0.0)
-    _, history = run(data, recipe=recipe, model=tiny())
-    assert history[-1].test_accuracy > 0.8
+    recipe = Recipe(epochs=5, batch_size=32, lr=1e-2, warmup_epochs=0.5, label_smoothing=0.0)
+    _, history = run(data, recipe=recipe, model=tiny(), accelerate=False)
+    assert history[-1].test_accuracy > 0.83
     assert history[-1].train_loss < history[0].train_loss
 
 
