@@ -1,6 +1,7 @@
 """The loop: it learns, it leaves what it says, and no kill changes its bits."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -295,6 +296,12 @@ def test_a_folder_in_use_is_left_alone(digits, tmp_path):
     with pytest.raises(CheckpointError, match="is not a folder"):
         run(digits, tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["thesis.txt"]
+
+
+def test_a_folder_that_was_removed_meanwhile_is_written_again(digits, tmp_path):
+    remove = At(lambda state: shutil.rmtree(tmp_path / "run"), step=2)
+    run(digits, tmp_path / "run", recipe=replace(RECIPE, epochs=1), callbacks=[remove])
+    assert load_run(tmp_path / "run").summary["complete"]
 
 
 def test_two_trainings_into_one_folder_are_refused(undisturbed, digits):
