@@ -25,32 +25,26 @@ EVERYTHING = {
     "mixup": 0.8,
     "cutmix": 1.0,
 }
-# One call of each random operation, at a strength at which (nearly) every image changes.
-OPERATIONS = {
-    "color_jitter": lambda images: A.color_jitter(images, 0.5),
-    "image_mixup": lambda images: A.image_mixup(images, 1.0),
-    "random_resized_crop": lambda images: A.random_resized_crop(images, 0.3),
-    "random_shift": lambda images: A.random_shift(images, 4),
-    "random_erasing": lambda images: A.random_erasing(images, 1.0),
-    "random_flip": lambda images: A.random_flip(images, 0.5),
-    "random_rotation": lambda images: A.random_rotation(images, 45.0),
-    "rand_augment": lambda images: A.rand_augment(images, 9),
-    "mixup": lambda images: A.mixup(images, F.one_hot(torch.arange(len(images))).float(), 1.0)[0],
-    "cutmix": lambda images: A.cutmix(images, F.one_hot(torch.arange(len(images))).float(), 1.0)[0],
+# Of each random operation: a strength at which (nearly) every image changes, and the one at which none does.
+STRENGTHS = {
+    "color_jitter": (0.5, 0.0),
+    "image_mixup": (1.0, 0.0),
+    "random_resized_crop": (0.3, 1.0),
+    "random_shift": (4, 0),
+    "random_erasing": (1.0, 0.0),
+    "random_flip": (0.5, 0.0),
+    "random_rotation": (45.0, 0.0),
+    "rand_augment": (9, 0),
+    "mixup": (1.0, 0.0),
+    "cutmix": (1.0, 0.0),
 }
-# The same at strength 0.
-OFF = {
-    "color_jitter": lambda images: A.color_jitter(images, 0.0),
-    "image_mixup": lambda images: A.image_mixup(images, 0.0),
-    "random_resized_crop": lambda images: A.random_resized_crop(images, 1.0),
-    "random_shift": lambda images: A.random_shift(images, 0),
-    "random_erasing": lambda images: A.random_erasing(images, 0.0),
-    "random_flip": lambda images: A.random_flip(images, 0.0),
-    "random_rotation": lambda images: A.random_rotation(images, 0.0),
-    "rand_augment": lambda images: A.rand_augment(images, 0),
-    "mixup": lambda images: A.mixup(images, torch.eye(len(images)), 0.0)[0],
-    "cutmix": lambda images: A.cutmix(images, torch.eye(len(images)), 0.0)[0],
-}
+
+
+def applied(name: str, images: torch.Tensor, strength: float | None = None) -> torch.Tensor:
+    operation, strength = getattr(A, name), STRENGTHS[name][0] if strength is None else strength
+    if name in ("mixup", "cutmix"):
+        return operation(images, torch.eye(len(images)), strength)[0]
+    return operation(images, strength)
 
 
 def pictures(n: int = 8, height: int = 32, width: int = 24) -> torch.Tensor:
@@ -98,13 +92,13 @@ def test_everything_off_is_normalisation_to_the_bit():
 # What holds for every operation.
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", STRENGTHS)
 @pytest.mark.parametrize("shape", [(8, 32, 24), (1, 9, 40)], ids=str)
 def test_keeps_shape_type_and_range(name, shape):
     images = unit(*shape)
     before = images.clone()
     torch.manual_seed(0)
-    out = OPERATIONS[name](images)
+    out = applied(name, images)
     assert out.shape == images.shape
     assert out.dtype == torch.float32
     assert out.min() >= 0
@@ -112,30 +106,30 @@ def test_keeps_shape_type_and_range(name, shape):
     assert torch.equal(images, before), "the batch that came in was written to"
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", STRENGTHS)
 def test_draws_parameters_for_each_image(name):
     images = unit(32)
     pair = images[:1].expand(16, -1, -1, -1)  # one image sixteen times, among others to mix with
     torch.manual_seed(0)
-    out = OPERATIONS[name](torch.cat([pair, images[16:]]))[:16]
+    out = applied(name, torch.cat([pair, images[16:]]))[:16]
     different = len(torch.unique(out.flatten(1), dim=0))
     assert different >= 2 if name == "random_flip" else different >= 8
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", STRENGTHS)
 def test_the_seed_decides_every_bit(name):
     def run(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return OPERATIONS[name](unit(32))
+        return applied(name, unit(32))
 
     assert torch.equal(run(0), run(0))
     assert not torch.equal(run(0), run(1))
 
 
-@pytest.mark.parametrize("name", OFF)
+@pytest.mark.parametrize("name", STRENGTHS)
 def test_strength_zero_changes_nothing(name):
     images = unit()
-    torch.testing.assert_close(OFF[name](images), images, rtol=0, atol=2e-6)
+    torch.testing.assert_close(applied(name, images, STRENGTHS[name][1]), images, rtol=0, atol=2e-6)
 
 
 def test_grey_images_stay_grey():

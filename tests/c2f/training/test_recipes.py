@@ -58,6 +58,7 @@ def test_a_recipe_is_frozen():
         ({"ema": 1.0}, "ema is 1.0"),
         ({"drop_path": -0.1}, "drop_path is -0.1"),
         ({"flip": 2.0}, "flip is 2.0; use a number from 0 to 1"),
+        ({"rotation": float("inf")}, "rotation is inf; use 0"),
         ({"crop_scale": 0.0}, "crop_scale is 0.0"),
         ({"mix_share": 0.0}, "mix_share is 0.0; use a share above 0"),
         ({"rand_augment": 11}, "rand_augment is 11; use 1 to 10"),

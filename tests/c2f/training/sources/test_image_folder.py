@@ -184,6 +184,8 @@ def test_hidden_and_other_files_are_left_out(load, folder):
     (folder / "train" / ".cache").mkdir()
     (folder / "README.md").write_text("pets")
     (cat / "gone.png").symlink_to(folder / "nowhere.png")
+    (cat / "itself.png").symlink_to(cat / "itself.png")
+    os.mkfifo(cat / "pipe.png")
     assert len(load().train) == 6
 
 
