@@ -51,8 +51,6 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
 
     Raises ValueError for other shapes, even kernels, mixed types and unknown names.
     """
-    if algorithm == "auto" and max(weight.shape[2:], default=0) <= SMALL_KERNEL:
-        algorithm = "native"
     if is_ordinary(x, weight):
         kind = ("depthwise", algorithm, *signature(x, weight, bias))
         native = fast_path.get(kind)
@@ -64,23 +62,28 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
             x, weight, bias = _under_autocast(x, weight, bias)
             # The operator's dispatch costs as much as a small map.
             return _conv2d(x, weight, bias, algorithm) if torch.is_grad_enabled() else _forward(x, weight, bias)
-    elif torch.compiler.is_compiling() and not _is_exporting() and x.is_floating_point() and algorithm != "native":
+    elif torch.compiler.is_compiling() and not _is_exporting() and x.is_floating_point():
         arguments = _under_autocast(x, weight, bias)
         _check(*arguments, algorithm)
-        return _conv2d(*arguments, algorithm)
+        if not _is_left_to_pytorch(weight, algorithm):
+            return _conv2d(*arguments, algorithm)
     return _native(x, weight, bias)
 
 
 def _is_native(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> bool:
     """Whether PyTorch's own call is the whole answer. Decided, and timed, before anything is computed."""
-    kernel = tuple(weight.shape[2:])
-    if algorithm == "native" or not x.numel():
+    if not x.numel() or _is_left_to_pytorch(weight, algorithm):
         return True
+    kernel = tuple(weight.shape[2:])
     if any(_cuts(kernel, x)):
         return False
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return True
     return algorithm == "auto" and _fastest(x.detach(), x.detach(), kernel) == "native"
+
+
+def _is_left_to_pytorch(weight: Tensor, algorithm: str) -> bool:
+    return algorithm == "native" or (algorithm == "auto" and max(weight.shape[2:]) <= SMALL_KERNEL)
 
 
 def _under_autocast(*tensors: Tensor | None) -> list[Tensor | None]:

@@ -1,5 +1,6 @@
 """`c2f bench`: each suite runs, says what it measured on what, and leaves figures that a program can read."""
 
+import functools
 import json
 import statistics
 
@@ -25,6 +26,7 @@ def small(monkeypatch):
     monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
     monkeypatch.setattr(suites, "PAPER_SIZE", (32, 32))
     monkeypatch.setattr(suites, "_paper_model", tiny_seed_model)
+    monkeypatch.setattr(suites, "interleaved", functools.partial(measure.interleaved, min_seconds=1e-3))
     real = suites.contenders_at_32
     monkeypatch.setattr(
         suites,

@@ -145,7 +145,7 @@ def several_processes(target, arguments):
     """Run it in processes of their own, as many as there are arguments, which share one import of torch."""
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    context.set_forkserver_preload(["torch", "c2f.fast.accelerate"])
+    context.set_forkserver_preload([__name__])
     processes = [context.Process(target=target, args=args) for args in arguments]
     for process in processes:
         process.start()
