@@ -90,17 +90,19 @@ def depthwise(conditions: Conditions) -> Result:
     clear_choices()  # what was timed on another day, on a busier machine perhaps, is timed anew
     n, dtype = conditions.batch_size, conditions.dtype
     layouts = {"contiguous_format": torch.contiguous_format, "channels_last": torch.channels_last}
-    # In the order of the table's columns.
-    ways = list(itertools.product({"conv2d": _conv2d, "c2f": depthwise_conv2d}.items(), layouts.items()))
+    functions = {"conv2d": _conv2d, "c2f": depthwise_conv2d}
+    ways = list(itertools.product(functions, layouts))  # in the order of the table's columns
     contenders = limits(conditions.device, (torch.float32, dtype))
-    for (c, side), ((name, function), (layout, memory_format)) in itertools.product(MAPS, ways):
-        step = _forward_and_backward(function, (n, c, side, side), dtype, memory_format, conditions.device)
-        contenders[f"{name} {c} {side} {layout}"] = step
+    new = partial(torch.randn, device=conditions.device, dtype=dtype)
+    for (c, side), (name, layout) in itertools.product(MAPS, ways):
+        x, grad = (t.contiguous(memory_format=layouts[layout]) for t in new(2, n, c, side, side))
+        leaves = [t.requires_grad_() for t in (x, new(c, 1, KERNEL, KERNEL), new(c))]
+        contenders[f"{name} {c} {side} {layout}"] = partial(_forward_and_backward, functions[name], leaves, grad)
     with recorded_choices() as chosen:
         seconds = interleaved(contenders, conditions.rounds)
     rows, records, gains = [], [], []
     for c, side in MAPS:
-        of_map = {(name, layout): seconds[f"{name} {c} {side} {layout}"] for (name, _), (layout, _) in ways}
+        of_map = {(name, layout): seconds[f"{name} {c} {side} {layout}"] for name, layout in ways}
         theirs, theirs_last, ours, ours_last = map(median, of_map.values())
         gains.append(theirs_last / min(ours, ours_last))
         rows.append((f"{c}×{side}×{side}", *map(milliseconds, of_map.values()), times(theirs / ours), times(gains[-1])))
@@ -134,24 +136,10 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(x, weight, bias, padding=KERNEL // 2, groups=x.shape[1])
 
 
-def _forward_and_backward(
-    function: Callable[[Tensor, Tensor, Tensor], Tensor],
-    shape: tuple[int, int, int, int],
-    dtype: torch.dtype,
-    layout: torch.memory_format,
-    device: torch.device,
-) -> Callable[[], None]:
-    new = partial(torch.randn, device=device, dtype=dtype)
-    x, grad = (t.contiguous(memory_format=layout) for t in new(2, *shape))
-    weight, bias = new(shape[1], 1, KERNEL, KERNEL), new(shape[1])
-    leaves = [t.requires_grad_() for t in (x, weight, bias)]
-
-    def step() -> None:
-        for leaf in leaves:
-            leaf.grad = None
-        function(*leaves).backward(grad)
-
-    return step
+def _forward_and_backward(function: Callable[..., Tensor], leaves: list[Tensor], grad: Tensor) -> None:
+    for leaf in leaves:
+        leaf.grad = None
+    function(*leaves).backward(grad)
 
 
 def _work(n: int, c: int, side: int, dtype: torch.dtype) -> dict[str, float]:

@@ -114,13 +114,16 @@ def _device_and_threads(device: torch.device) -> str:
     return f"{device.type} with {torch.get_num_threads()} threads"
 
 
-def choose(case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device) -> str:
-    """The fastest of the candidates for a case, timed now if it is new; the first where it is about as fast.
+def choose(
+    case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float = 0.0
+) -> str:
+    """The fastest of the candidates for a case, timed now if it is new.
 
-    A candidate that raises RuntimeError, for want of memory or of support for a type, is not chosen.
+    The first is kept where it is about as fast, or slower by no more than `least_gain` seconds. A candidate that raises
+    RuntimeError, for want of memory or of support for a type, is not chosen.
     """
     if case not in _timings or _timings[case].choice not in candidates:
-        _timings[case] = _find(case, candidates, device)
+        _timings[case] = _find(case, candidates, device, least_gain)
     choice = _timings[case].choice
     for recorder in _recorders:
         recorder[case] = choice
@@ -168,18 +171,20 @@ def describe_choices() -> str:
 # Timing
 
 
-def _find(case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device) -> Timing:
+def _find(case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float) -> Timing:
     """A case that this process has not met: kept from before, from another process of this run, or timed."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return _kept_or_timed(case, candidates, device)
+        return _kept_or_timed(case, candidates, device, least_gain)
     # The process that meets a case first decides for all of them, since two choices would round in two ways.
     store = dist.distributed_c10d._get_default_store()
     if store.add(f"c2f meets {case}", 1) == 1:
-        store.set(f"c2f chooses {case}", json.dumps(asdict(_kept_or_timed(case, candidates, device))))
+        store.set(f"c2f chooses {case}", json.dumps(asdict(_kept_or_timed(case, candidates, device, least_gain))))
     return Timing(**json.loads(store.get(f"c2f chooses {case}")))  # waits for it
 
 
-def _kept_or_timed(case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device) -> Timing:
+def _kept_or_timed(
+    case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float
+) -> Timing:
     first = next(iter(candidates))
     untimed = Timing(first, {}, busy=False, time=0.0)
     if len(candidates) == 1 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
@@ -196,7 +201,8 @@ def _kept_or_timed(case: str, candidates: Mapping[str, Callable[[], Tensor]], de
     if before:  # other work can only add to a time, so the least of both counts
         seconds = {name: min(value, before.seconds.get(name, value)) for name, value in seconds.items()}
     best = min(seconds, key=seconds.__getitem__)
-    choice = first if seconds.get(first, float("inf")) <= MARGIN * seconds[best] else best
+    enough = max(MARGIN * seconds[best], seconds[best] + least_gain)
+    choice = first if seconds.get(first, float("inf")) <= enough else best
     found = Timing(choice, seconds, _is_busy(device, product, _product_seconds(device)), time.time())
     _write(case, found)
     return found

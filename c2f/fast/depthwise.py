@@ -1,21 +1,22 @@
 """Depthwise convolution, one filter per channel: the operation that stands where attention's matrix stands.
 
 A large filter is fast to apply and, in PyTorch, slow to learn: oneDNN has fast kernels for the forward pass, and for
-the weight gradient of filters at most 3 wide. So small filters are left to PyTorch. For large ones the forward pass is
-PyTorch's without the taps that can never land inside the image (a 4 x 4 map sees 7 x 7 of an 11 x 11 filter), the input
-gradient is a forward pass with the filter turned around, and the weight gradient is computed in one of these ways, all
-exact:
+the weight gradient of filters at most 3 wide. So small filters are left to PyTorch, and for large ones the same sums
+are also computed in other ways, all exact. The input gradient is a forward pass with the filter turned around.
 
-* "native": PyTorch's own.
-* "swap": it is itself a depthwise convolution, of each image's channel with the output's gradient as the filter: tap d
-  sums x[p + d] grad[p]. So the fast forward kernel computes it, and the images are summed.
-* "pad": the same, with the zeros put around the image first; much padding throws oneDNN off its fast path.
+* "native": PyTorch's own call.
+* "crop": the same without the taps that can never land inside the image; a 4 x 4 map sees 7 x 7 of an 11 x 11 filter.
+* "pad": the zeros are put around the image first; much padding throws oneDNN off its fast path.
+* "relaid": the forward pass in the other memory format, there and back.
+* "swap": the weight gradient is itself a depthwise convolution, of each image's channel with the output's gradient as
+  the filter: tap d sums x[p + d] grad[p]. So the fast forward kernel computes it, and the images are summed.
 * "toeplitz": on a small map the convolution is a matrix. Row p of channel c's HW x HW matrix holds the filter placed
   around position p, the same for every image, where attention has another matrix for each one. The gradient of this
   matrix is one product; its entries are summed tap by tap.
 
-"auto" times them once for each case and remembers: which one is the fastest depends on shape, type, memory format and
-machine. `print(c2f.fast.autotune.describe_choices())` shows what was chosen.
+"auto" times them once for each case, separately for the forward pass and the weight gradient, and remembers: which one
+is the fastest depends on shape, type, memory format and machine. `print(c2f.fast.autotune.describe_choices())` shows
+what was chosen.
 
 Shapes: N images, C channels, H x W positions, k_h x k_w taps.
 """
@@ -30,10 +31,11 @@ from torch import Tensor, nn
 
 from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fast_path, layout_of, signature
 
-Algorithm = Literal["auto", "native", "swap", "pad", "toeplitz"]
+Algorithm = Literal["auto", "native", "crop", "pad", "relaid", "swap", "toeplitz"]
 
 ALGORITHMS = get_args(Algorithm)
 SMALL_KERNEL = 3  # up to this width PyTorch's own training step was the fastest on every map that was measured
+OPERATOR = 2e-4  # seconds that a training step on a CPU takes longer where it is not one native call; roughly
 TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
 
 
@@ -47,7 +49,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
         x: (N, C, H, W), in either memory format; the output comes back in the same one.
         weight: (C, 1, k_h, k_w) with k_h and k_w odd, of the type of x. Under autocast both are cast, as F.conv2d does.
         bias: (C,), or None.
-        algorithm: how the weight gradient is computed, see above; "native" is PyTorch's own call in every pass.
+        algorithm: "auto" takes what is fastest here; a name (see above) is taken for each pass that has it, and
+            "native" for the others.
 
     Raises ValueError for other shapes, even kernels, mixed types and unknown names.
     """
@@ -61,7 +64,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
         if not native:
             x, weight, bias = _under_autocast(x, weight, bias)
             # The operator's dispatch costs as much as a small map.
-            return _conv2d(x, weight, bias, algorithm) if torch.is_grad_enabled() else _forward(x, weight, bias)
+            return (_conv2d if torch.is_grad_enabled() else _forward)(x, weight, bias, algorithm)
     elif torch.compiler.is_compiling() and not _is_exporting() and x.is_floating_point():
         arguments = _under_autocast(x, weight, bias)
         _check(*arguments, algorithm)
@@ -71,15 +74,17 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, algo
 
 
 def _is_native(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> bool:
-    """Whether PyTorch's own call is the whole answer. Decided, and timed, before anything is computed."""
+    """Whether PyTorch's own call is the whole answer."""
     if not x.numel() or _is_left_to_pytorch(weight, algorithm):
         return True
-    kernel = tuple(weight.shape[2:])
-    if any(_cuts(kernel, x)):
+    if algorithm != "auto":
         return False
-    if not (torch.is_grad_enabled() and weight.requires_grad):
-        return True
-    return algorithm == "auto" and _fastest(x.detach(), x.detach(), kernel) == "native"
+    # All that will be needed is chosen before anything is computed, so that the first call rounds as the next ones do.
+    kernel = tuple(weight.shape[2:])
+    chosen = {_fastest("forward", FORWARD, kernel, x, weight, bias)}
+    if torch.is_grad_enabled() and weight.requires_grad:
+        chosen.add(_fastest("weight gradient", WEIGHT_GRADIENT, kernel, x, x, kernel))
+    return chosen == {"native"}
 
 
 def _is_left_to_pytorch(weight: Tensor, algorithm: str) -> bool:
@@ -156,14 +161,15 @@ def _check_algorithm(algorithm: str) -> None:
 
 @torch.library.custom_op("c2f::depthwise_conv2d", mutates_args=())
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
-    return _forward(x, weight, bias)
+    return _forward(x, weight, bias, algorithm)
 
 
 @torch.library.custom_op("c2f::depthwise_weight_gradient", mutates_args=())
 def _weight_gradient(x: Tensor, grad: Tensor, k_h: int, k_w: int, algorithm: str) -> Tensor:
     if algorithm == "auto":
-        algorithm = _fastest(x, grad, (k_h, k_w))
-    return WEIGHT_GRADIENT[algorithm](x, grad, (k_h, k_w)).contiguous()
+        algorithm = _fastest("weight gradient", WEIGHT_GRADIENT, (k_h, k_w), x, grad, (k_h, k_w))
+    compute = WEIGHT_GRADIENT.get(algorithm, _native_weight_gradient)
+    return compute(x, grad, (k_h, k_w)).contiguous()
 
 
 _conv2d.register_fake(lambda x, weight, bias, algorithm: torch.empty_like(x, memory_format=layout_of(x)))
@@ -195,18 +201,65 @@ _conv2d.register_autograd(_conv2d_backward, setup_context=_save)
 _weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save)
 
 
+# Which algorithm
+
+
+def _fastest(
+    what: str, table: dict[str, Callable[..., Tensor]], kernel: tuple[int, int], x: Tensor, *others: object
+) -> str:
+    """The algorithm for such a case; where it is new, those of the table that make sense are timed on x and others."""
+    pointless = set()
+    if x.shape[2] * x.shape[3] > TOEPLITZ_POSITIONS:
+        pointless.add("toeplitz")
+    if not any(_cuts(kernel, x)):
+        pointless.add("crop")
+    arguments = [a.detach() if isinstance(a, Tensor) else a for a in (x, *others)]
+    # The way back into the memory format of the caller is timed as well.
+    layout = layout_of(x) if table is FORWARD else torch.contiguous_format
+    candidates = {
+        name: lambda compute=compute: compute(*arguments).contiguous(memory_format=layout)
+        for name, compute in table.items()
+        if name not in pointless
+    }
+    least_gain = OPERATOR if table is WEIGHT_GRADIENT and x.is_cpu else 0.0
+    return choose(case_name(what, x, kernel), candidates, x.device, least_gain)
+
+
 # Forward: x (N, C, H, W), weight (C, 1, k_h, k_w), bias (C,) or None -> (N, C, H, W)
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
+    if algorithm == "auto":
+        algorithm = _fastest("forward", FORWARD, tuple(weight.shape[2:]), x, weight, bias)
+    return FORWARD.get(algorithm, _native)(x, weight, bias).contiguous(memory_format=layout_of(x))
 
 
 def _native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias, 1, (weight.shape[2] // 2, weight.shape[3] // 2), 1, x.shape[1])
 
 
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _crop(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _native(x, _cropped(weight, x), bias)
+
+
+def _pad(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    weight = _cropped(weight, x)
+    half_h, half_w = weight.shape[2] // 2, weight.shape[3] // 2
+    return F.conv2d(F.pad(x, (half_w, half_w, half_h, half_h)), weight, bias, groups=x.shape[1])
+
+
+def _relaid(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    other = torch.contiguous_format if layout_of(x) == torch.channels_last else torch.channels_last
+    return _crop(x.contiguous(memory_format=other), weight, bias)
+
+
+FORWARD: dict[str, Callable[..., Tensor]] = {"native": _native, "crop": _crop, "pad": _pad, "relaid": _relaid}
+
+
+def _cropped(weight: Tensor, x: Tensor) -> Tensor:
     k_h, k_w = weight.shape[2:]
     cut_y, cut_x = _cuts((k_h, k_w), x)
-    inner = weight[:, :, cut_y : k_h - cut_y, cut_x : k_w - cut_x]
-    return _native(x, inner, bias).contiguous(memory_format=layout_of(x))
+    return weight[:, :, cut_y : k_h - cut_y, cut_x : k_w - cut_x]
 
 
 def _cuts(kernel: tuple[int, int], x: Tensor) -> tuple[int, int]:
@@ -215,17 +268,6 @@ def _cuts(kernel: tuple[int, int], x: Tensor) -> tuple[int, int]:
 
 
 # Weight gradient: x and grad (N, C, H, W), kernel (k_h, k_w) -> (C, 1, k_h, k_w)
-
-
-def _fastest(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> str:
-    """The algorithm for such a case; where it is new, those that make sense are timed."""
-    large = x.shape[2] * x.shape[3] > TOEPLITZ_POSITIONS
-    candidates = {
-        name: lambda compute=compute: compute(x, grad, kernel).contiguous()
-        for name, compute in WEIGHT_GRADIENT.items()
-        if not (large and name == "toeplitz")
-    }
-    return choose(case_name("weight gradient", x, kernel), candidates, x.device)
 
 
 def _native_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:

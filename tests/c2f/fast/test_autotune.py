@@ -66,6 +66,12 @@ def test_the_first_stays_where_the_best_is_hardly_better(fresh, monkeypatch):
     assert autotune.choose("a case", candidates, CPU) == "native"
 
 
+def test_a_gain_too_small_to_pay_for_leaving_the_first_is_left(fresh, monkeypatch):
+    candidates, _ = fake_clock(monkeypatch, {"native": 3.0, "swap": 2.0})
+    assert autotune.choose("a case", candidates, CPU, least_gain=2e-3) == "native"
+    assert autotune.choose("another case", candidates, CPU, least_gain=0.5e-3) == "swap"
+
+
 def test_a_hopeless_candidate_is_not_timed_again_and_again(fresh, monkeypatch):
     candidates, calls = fake_clock(monkeypatch, {"native": 1000.0, "swap": 1.0})
     autotune.choose("a case", candidates, CPU)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from c2f.fast import autotune
-from c2f.fast.depthwise import WEIGHT_GRADIENT, Algorithm, DepthwiseConv2d, depthwise_conv2d, toeplitz
+from c2f.fast import autotune, depthwise
+from c2f.fast.depthwise import FORWARD, WEIGHT_GRADIENT, Algorithm, DepthwiseConv2d, depthwise_conv2d, toeplitz
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 ODD = st.integers(0, 15).map(lambda half: 2 * half + 1)
@@ -176,7 +176,8 @@ def test_the_operators_keep_torchs_contract(layout, dtype):
     )
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     ops = torch.ops.c2f
-    torch.library.opcheck(ops.depthwise_conv2d.default, (x, weight, bias, "auto"), test_utils=tests)
+    for algorithm in FORWARD:
+        torch.library.opcheck(ops.depthwise_conv2d.default, (x, weight, bias, algorithm), test_utils=tests)
     for algorithm in WEIGHT_GRADIENT:
         torch.library.opcheck(ops.depthwise_weight_gradient.default, (x, grad, 7, 5, algorithm), test_utils=tests)
 
@@ -192,7 +193,7 @@ def test_the_operators_keep_torchs_contract(layout, dtype):
         ((2, 3, 8, 8), (4, 1, 3, 3), None, "auto", "for other groups use torch.nn.functional.conv2d"),
         ((2, 3, 8, 8), (3, 1, 4, 3), None, "auto", "kernel is 4 x 3; .* use odd numbers"),
         ((2, 3, 8, 8), (3, 1, 3, 3), (4,), "auto", r"one number per channel, \(3,\), not \(4,\)"),
-        ((2, 3, 8, 8), (3, 1, 3, 3), None, "fft", "algorithm is 'fft'; use auto, native, swap"),
+        ((2, 3, 8, 8), (3, 1, 3, 3), None, "fft", "algorithm is 'fft'; use auto, native, crop"),
     ],
 )
 def test_bad_input_is_named(x, weight, bias, algorithm, sentence):
@@ -240,32 +241,48 @@ def fresh(monkeypatch, tmp_path):
     autotune.clear_choices()
 
 
-def remember(choice, shape=(2, 3, 6, 6), kernel=(5, 5)):
-    """A choice of the weight gradient's algorithm, for the arguments of the next tests."""
-    case = autotune.case_name("weight gradient", torch.empty(shape), kernel)
-    autotune.use_choices({case: choice})
-    return {case: choice}
+def remember(forward="native", weight_gradient="native", kernel=(5, 5)):
+    """Choices for the arguments of the next tests."""
+    x, *_ = arguments((2, 3, 6, 6), kernel)
+    chosen = {"forward": forward, "weight gradient": weight_gradient}
+    chosen = {autotune.case_name(what, x, kernel): name for what, name in chosen.items()}
+    autotune.use_choices(chosen)
+    return chosen
 
 
-@pytest.mark.parametrize("algorithm", WEIGHT_GRADIENT)
+@pytest.mark.parametrize("algorithm", {**FORWARD, **WEIGHT_GRADIENT})
 def test_a_choice_of_another_time_is_obeyed(fresh, algorithm):
     x, weight, bias, grad = arguments((2, 3, 6, 6), (7, 7))
-    chosen = remember(algorithm, kernel=(7, 7))
+    ways = [algorithm if algorithm in table else "native" for table in (FORWARD, WEIGHT_GRADIENT)]
+    chosen = remember(*ways, kernel=(7, 7))
     found = answers(depthwise_conv2d, x, weight, bias, grad)
     assert fresh == chosen  # nothing was timed
-    torch.testing.assert_close(found[2], WEIGHT_GRADIENT[algorithm](x, grad, (7, 7)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[0], FORWARD[ways[0]](x, weight, bias), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[2], WEIGHT_GRADIENT[ways[1]](x, grad, (7, 7)), rtol=1e-6, atol=1e-6)
 
 
-def test_only_the_weight_gradient_is_timed_before_the_first_step(fresh):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_timed_is_what_will_be_done_with_the_way_back_into_the_layout(fresh, monkeypatch, layout):
+    def all_of(name, candidates, device, least_gain):
+        for run in candidates.values():
+            wanted = LAYOUTS[layout] if name.startswith("forward") else torch.contiguous_format
+            assert run().is_contiguous(memory_format=wanted)
+        return "native"
+
+    monkeypatch.setattr(depthwise, "choose", all_of)
+    x, *_ = arguments((2, 3, 6, 6), (5, 5), layout=layout)
+    DepthwiseConv2d(3, 5)(x)  # all is chosen before anything is computed
+
+
+def test_inference_times_the_forward_pass_and_training_the_weight_gradient_as_well(fresh):
     layer, x = DepthwiseConv2d(2, 5), torch.randn(1, 2, 6, 6)
     with torch.no_grad():
         layer(x)
-    layer.requires_grad_(False)(x.requires_grad_()).sum().backward()
-    assert not fresh
-    y = layer.requires_grad_()(x)
-    assert [name.split(",")[0] for name in fresh] == ["weight gradient"]
+    assert [name.split(",")[0] for name in fresh] == ["forward"]
+    y = layer(x.requires_grad_())
+    assert [name.split(",")[0] for name in fresh] == ["forward", "weight gradient"]
     y.sum().backward()
-    assert len(fresh) == 1
+    assert len(fresh) == 2
 
 
 def step_of(x, weight, bias):
@@ -276,28 +293,27 @@ OWN = "ConvolutionBackward0"
 
 
 def test_pytorchs_own_call_is_taken_where_it_wins_and_for_small_filters(fresh):
-    remember("native")
+    remember()
     assert step_of(*arguments((2, 3, 6, 6), (5, 5))[:3]) == OWN
     fresh.clear()
     assert step_of(*arguments((2, 3, 6, 6), (3, 3))[:3]) == OWN
     assert not fresh
-    assert step_of(*arguments((2, 3, 2, 2), (5, 5))[:3]) != OWN  # its outer taps are left out
 
 
 def test_a_choice_that_changes_is_obeyed_by_the_next_call(fresh):
     x, weight, bias, _ = arguments((2, 3, 6, 6), (5, 5))
     for choice in ("native", "swap", "native"):
-        remember(choice)
+        remember(weight_gradient=choice)
         assert [step_of(x, weight, bias) == OWN for _ in range(2)] == [choice == "native"] * 2
     autotune.clear_choices()
-    remember("pad")
+    remember(forward="pad")
     assert step_of(x, weight, bias) != OWN
 
 
 def test_a_call_like_an_earlier_one_in_all_but_one_respect_is_not_taken_for_it(fresh):
     x, weight, bias, _ = arguments((2, 3, 6, 6), (5, 5))
     weight.requires_grad_()
-    remember("native")
+    remember()
     depthwise_conv2d(x, weight, bias)
     with pytest.raises(ValueError, match="one number per channel"):
         depthwise_conv2d(x, weight, bias[:2])
