@@ -33,15 +33,15 @@ from c2f.models.cost import multiply_adds
 TOKENS, DIM, LAYERS = 5, 16, 2
 VIT = {"image_size": 32, "patch_size": 16, "num_layers": LAYERS, "num_heads": 2, "hidden_dim": DIM, "mlp_dim": 32}
 
-# Every kind of layer that the real ones have, few of each, since tracing takes seconds. Of the Swins, which are one
-# class, the first has all (a second block in a stage has a shifted window, a second stage a merging of patches).
+# Every kind of layer that the real ones have, few of each, since tracing takes seconds. Of the Swins the first has all
+# (a second block in a stage has a shifted window, a second stage a merging of patches), the others half of it.
 SMALL: dict[str, Callable[[], nn.Module]] = {
     "conv2former_mini_cifar": lambda: c2f.create_model("conv2former_mini_cifar", dims=(8, 16), depths=(1, 1)),
     "conv2former_n_cifar": lambda: c2f.create_model("conv2former_n_cifar", dims=(8,), depths=(1,)),
     "conv2former_n": lambda: c2f.create_model("conv2former_n", dims=(8, 16), depths=(1, 1)),
     "swin_t": lambda: c2f.create_model("swin_t", embed_dim=8, depths=(2, 1), num_heads=(1, 2)),
-    "swin_mini_cifar": lambda: c2f.create_model("swin_mini_cifar", embed_dim=8, depths=(1,), num_heads=(2,)),
-    "swin_micro_cifar": lambda: c2f.create_model("swin_micro_cifar", embed_dim=8, depths=(1,), num_heads=(1,)),
+    "swin_mini_cifar": lambda: c2f.create_model("swin_mini_cifar", embed_dim=8, depths=(2,), num_heads=(2,)),
+    "swin_micro_cifar": lambda: c2f.create_model("swin_micro_cifar", embed_dim=8, depths=(1, 1), num_heads=(1, 2)),
     "convnext_t": lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], num_classes=10),
     "vit_b_16": lambda: ViT(**VIT, num_classes=10),
 }
