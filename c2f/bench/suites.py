@@ -399,10 +399,4 @@ def _transform_each(transform: Callable[[object], Tensor], pictures: list[object
     return torch.stack([transform(picture) for picture in pictures])
 
 
-SUITES: dict[str, Callable[[Conditions], Result]] = {
-    "depthwise": depthwise,
-    "train": train,
-    "infer": infer,
-    "paper": paper,
-    "data": data,
-}
+SUITES = {suite.__name__: suite for suite in (depthwise, train, infer, paper, data)}
