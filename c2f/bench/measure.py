@@ -5,11 +5,13 @@ their spread, because one figure says nothing of the noise.
 """
 
 import multiprocessing
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,15 @@ class Conditions:
     @property
     def layout(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def say(self, what: str) -> str:
+        """The note of a table of what was measured so."""
+        rounds = f"the contenders interleaved, median (lowest–highest) of {self.rounds} rounds"
+        return f"{say_machine(self.device)}; {say_versions()}. {what}; {rounds}."
 
     def __str__(self) -> str:
         return f"{say_machine(self.device)}, {self.setting}, batch {self.batch_size}; {say_versions()}"
@@ -91,22 +102,20 @@ def training_step(
     model: nn.Module, recipe: Recipe, size: tuple[int, int], conditions: Conditions
 ) -> Callable[[], None]:
     """A training step on images that are on the device already: forward, loss, backward, the recipe's optimizer."""
-    model = _prepared(model, conditions)
+    forward, x, autocast = _prepared(model, size, conditions)
     set_drop_path(model, recipe.drop_path)
     optimizers = make_optimizers(model, recipe)
-    x = images(size, conditions)
     targets = torch.zeros(len(x), dtype=torch.long, device=x.device)
-    forward = _compiled(model) if conditions.compile else model
 
     def step() -> None:
         if not model.training:
             model.train()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
+        with autocast:
             logits = forward(x)
         for optimizer in optimizers:
             optimizer.zero_grad()
         F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing).backward()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):  # as `train` has it
+        with autocast:  # as `train` has it
             for optimizer in optimizers:
                 optimizer.step()
 
@@ -115,48 +124,49 @@ def training_step(
 
 def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions) -> Callable[[], None]:
     """A batch of images through the model, in evaluation mode."""
-    model = _prepared(model, conditions)
-    x = images(size, conditions)
-    forward = _compiled(model) if conditions.compile else model
+    forward, x, autocast = _prepared(model, size, conditions)
 
     @torch.inference_mode()
     def step() -> None:
         if model.training:
             model.eval()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
+        with autocast:
             forward(x)
 
     return step
 
 
-def _prepared(model: nn.Module, conditions: Conditions) -> nn.Module:
-    model = model.to(conditions.device, memory_format=conditions.layout)
-    return accelerate(model) if conditions.accelerate else model
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    """For one shape. Left to itself, torch.compile takes the layouts of other contenders for changing shapes."""
-    return torch.compile(model, dynamic=False)
-
-
-def images(size: tuple[int, int], conditions: Conditions) -> Tensor:
+def _prepared(
+    model: nn.Module, size: tuple[int, int], conditions: Conditions
+) -> tuple[Callable[[Tensor], Tensor], Tensor, torch.autocast]:
+    """The model as the conditions want it, images for it, and the precision to run it in."""
+    model.to(conditions.device, memory_format=conditions.layout)
+    if conditions.accelerate:
+        accelerate(model)
     x = torch.randn(conditions.batch_size, 3, *size, device=conditions.device)
-    return x.contiguous(memory_format=conditions.layout)
+    # Compiled for one shape: left to itself, torch.compile takes the layouts of other contenders for changing shapes.
+    forward = torch.compile(model, dynamic=False) if conditions.compile else model
+    autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.dtype == torch.bfloat16)
+    return forward, x.contiguous(memory_format=conditions.layout), autocast
 
 
 # The machine's own limits
 
 
-def limits(device: torch.device, dtypes: Sequence[torch.dtype]) -> dict[str, Callable[[], object]]:
+PRODUCT = 2048  # rows and columns of the matrices
+COPIED = 256 * 2**20  # bytes, beyond every cache
+
+
+def limits(device: torch.device, dtypes: Iterable[torch.dtype]) -> dict[str, Callable[[], object]]:
     """Contenders that show what the machine can do: a large matrix product of each type, and a copy of a large tensor.
 
     The product is had in two ways, as `a @ a` and as a 1×1 convolution, since they are two libraries' work and one of
-    them may not know the processor. `peak` and `bandwidth` turn seconds into operations and bytes a second.
+    them may not know the processor.
     """
     found: dict[str, Callable[[], object]] = {}
-    for dtype in dtypes:
+    for dtype in dict.fromkeys(dtypes):
         a = torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=device)
-        map_nchw = a.view(1, -1, 32, PRODUCT).permute(0, 3, 1, 2)  # a row a position, its columns the channels
+        map_nchw = a.view(1, -1, 32, PRODUCT).permute(0, 3, 1, 2)  # one position per row, its columns the channels
         name = str(dtype).removeprefix("torch.")
         found[f"matrix product as a @ a, {name}"] = lambda a=a: a @ a
         found[f"matrix product as a 1×1 convolution, {name}"] = lambda x=map_nchw, a=a: F.conv2d(x, a[:, :, None, None])
@@ -166,56 +176,60 @@ def limits(device: torch.device, dtypes: Sequence[torch.dtype]) -> dict[str, Cal
     return found
 
 
-PRODUCT = 2048  # rows and columns of the matrices
-COPIED = 256 * 2**20  # bytes, beyond every cache
+def limits_of(seconds: Mapping[str, list[float]]) -> tuple[dict[str, float], str]:
+    """What the contenders of `limits` showed, and a sentence that says it.
 
-
-def peak(seconds: Sequence[float]) -> float:
-    """Floating-point operations a second of the matrix product."""
-    return 2 * PRODUCT**3 / statistics.median(seconds)
-
-
-def bandwidth(seconds: Sequence[float]) -> float:
-    """Bytes read and written a second by the copy."""
-    return 2 * COPIED / statistics.median(seconds)
+    Operations a second by type, of the faster way to the product, and as "copy" the bytes read and written a second.
+    """
+    ways = {way: 2 * PRODUCT**3 / median(s) for way, s in seconds.items() if way.startswith("matrix product")}
+    found = {"copy": 2 * COPIED / median(seconds["copy"])}
+    for way, speed in ways.items():
+        dtype = way.split(", ")[1]
+        found[dtype] = max(speed, found.get(dtype, 0.0))
+    speeds = [f"{way} {speed / 1e9:,.0f} GFLOP/s" for way, speed in ways.items()]
+    said = "; ".join([*speeds, f"copy {found['copy'] / 1e9:.0f} GB/s"])
+    return found, f"The machine's limits, measured in the same run: {said}. The faster product counts."
 
 
 # Memory
 
 
-def peak_memory(make_step: Callable[..., Callable[[], None]], *arguments: object) -> int | None:
-    """Bytes that steps need at most, beyond what the process holds before; None where the system does not tell.
+def peak_memory(make_step: Callable[..., Callable[[], None]], *arguments: object, device: torch.device) -> int | None:
+    """Bytes that three steps of `make_step(*arguments)` need at most, beyond what is held before; None if unknown.
 
-    On a CPU, `make_step(*arguments)` runs in a process of its own, whose high-water mark the system keeps. All must be
-    importable, as for `multiprocessing`.
+    On a CPU they run in a process of its own, whose high-water mark Linux keeps. All must be importable, as for
+    `multiprocessing`.
     """
-    if sys.platform != "linux":
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        _three_steps(make_step, arguments)
+        return torch.cuda.max_memory_allocated() - before
+    if device.type != "cpu" or sys.platform != "linux":
         return None
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_watch_memory, args=(send, torch.get_num_threads(), make_step, arguments))
-    process.start()
-    send.close()
-    try:
-        return receive.recv()
-    except EOFError:
-        return None
-    finally:
-        process.join()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_memory_here, torch.get_num_threads(), make_step, arguments).result()
+        except BrokenProcessPool:  # for want of memory, for instance
+            return None
 
 
-def _watch_memory(send, threads: int, make_step: Callable[..., Callable[[], None]], arguments: tuple) -> None:
-    torch.set_num_threads(threads)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: imports have left a high one
-    before = _from_status("VmRSS")
+def _three_steps(make_step: Callable[..., Callable[[], None]], arguments: tuple) -> None:
     step = make_step(*arguments)
     for _ in range(3):
         step()
-    send.send(_from_status("VmHWM") - before)
+
+
+def _memory_here(threads: int, make_step: Callable[..., Callable[[], None]], arguments: tuple) -> int:
+    torch.set_num_threads(threads)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: imports have left a high one
+    before = _from_status("VmRSS")
+    _three_steps(make_step, arguments)
+    return _from_status("VmHWM") - before
 
 
 def _from_status(field: str) -> int:
     """Bytes that the system says this process holds (VmRSS), or held at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (found,) = (line for line in lines if line.startswith(f"{field}:"))
-    return int(found.split()[1]) * 1024
+    after = Path("/proc/self/status").read_text().split(f"{field}:")[1]
+    return int(after.split()[0]) * 1024

@@ -23,37 +23,34 @@ WAYS = {
 def roofline(bench: dict[str, Any]) -> Figure:
     """Draw what `c2f bench depthwise` wrote; `figure.describe` says it in words."""
     precision = bench["conditions"]["precision"]
-    arithmetic = bench["limits"]["bfloat16" if precision == "bf16" else "float32"]
-    memory = bench["limits"]["copy"]
+    arithmetic, memory = bench["limits"]["bfloat16" if precision == "bf16" else "float32"], bench["limits"]["copy"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.subplots()
     intensity = np.geomspace(1, 400, 100)
-    roof = np.minimum(arithmetic, memory * intensity)
-    ax.plot(intensity, roof / 1e9, color="0.2", linewidth=2)
+    ax.plot(intensity, np.minimum(arithmetic, memory * intensity) / 1e9, color="0.2", linewidth=2)
     ax.text(92, arithmetic / 1e9 * 1.08, f"matrix product: {arithmetic / 1e9:,.0f} GFLOP/s", ha="right", color="0.2")
     ax.text(1.6, memory / 1e9 * 1.05, f"copy: {memory / 1e9:,.0f} GB/s", color="0.2")
-    sentences = []
-    for (what, layout), (label, colour, marker) in WAYS.items():
-        found = [r for r in bench["records"] if r["what"] == what and r["layout"] == layout]
-        x = [r["operations"] / r["bytes"] for r in found]
-        y = [r["operations"] / statistics.median(r["seconds"]) / 1e9 for r in found]
-        ax.plot(x, y, marker, color=colour, label=label, markersize=8, linestyle="none", markeredgecolor="white")
-        sentences.append(
-            f"{label}: " + ", ".join(f"{r['side']}×{r['side']} {v:.3g}" for r, v in zip(found, y, strict=True))
-        )
-    for record in (r for r in bench["records"] if (r["what"], r["layout"]) == ("c2f", "channels_last")):
-        at = record["operations"] / record["bytes"]
-        ax.annotate(
-            f"{record['channels']}×{record['side']}×{record['side']}", (at, 1), xycoords=("data", "axes fraction"),
-            xytext=(0, 3), textcoords="offset points", ha="left", rotation=30, fontsize=9, color="0.35",
-        )  # fmt: skip
-        ax.axvline(at, color="0.85", linewidth=0.8, zorder=0)
+    points: dict[tuple[str, str], list[tuple[float, float, str]]] = {way: [] for way in WAYS}
+    for r in bench["records"]:
+        speed = r["operations"] / statistics.median(r["seconds"]) / 1e9
+        points[r["what"], r["layout"]].append((r["operations"] / r["bytes"], speed, f"{r['side']}×{r['side']}"))
+        ax.axvline(r["operations"] / r["bytes"], color="0.85", linewidth=0.8, zorder=0)
+        if r["what"] == "c2f" and r["layout"] == "channels_last":
+            ax.annotate(
+                f"{r['channels']}×{r['side']}×{r['side']}", (r["operations"] / r["bytes"], 1), (0, 3),
+                xycoords=("data", "axes fraction"), textcoords="offset points", rotation=30, fontsize=9, color="0.35",
+            )  # fmt: skip
+    said = []
+    for way, (label, colour, marker) in WAYS.items():
+        x, y, sides = zip(*points[way], strict=True)
+        ax.plot(x, y, marker, color=colour, label=label, markersize=8, markeredgecolor="white")
+        said.append(f"{label}: " + ", ".join(f"{side} {speed:.3g}" for side, speed in zip(sides, y, strict=True)))
     ax.set(xscale="log", yscale="log", xlim=(1, 100), xlabel="operations a byte that must move", ylabel="GFLOP/s")
     ax.set_title("Depthwise convolution 11×11, forward and backward: under the machine's roof", pad=48)
     ax.legend(loc="lower right", frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     figure.describe = (
         f"A roofline of {bench['hardware']['name']} in {precision}: {arithmetic / 1e9:,.0f} GFLOP/s and "
-        f"{memory / 1e9:,.0f} GB/s. GFLOP/s of the depthwise convolution: {'; '.join(sentences)}"
+        f"{memory / 1e9:,.0f} GB/s. GFLOP/s of the depthwise convolution: {'; '.join(said)}"
     )
     return figure

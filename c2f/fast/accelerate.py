@@ -8,7 +8,7 @@ dict and what it computes (to rounding) stay. `train` and `evaluate` do this for
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -17,22 +17,8 @@ from c2f.fast.depthwise import depthwise_conv2d
 from c2f.fast.pointwise import gelu, pointwise_conv2d
 
 
-def _is_batch(x: Tensor) -> bool:
-    """Whether x is (N, C, H, W); torch.fx traces with proxies, which have no size."""
-    return isinstance(x, Tensor) and x.ndim == 4
-
-
 class FastDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution that keeps the size, by `depthwise_conv2d`."""
-
-    original = nn.Conv2d
-
-    @staticmethod
-    def fits(conv: nn.Conv2d) -> bool:
-        same = conv.padding == "same" or conv.padding == tuple(k // 2 for k in conv.kernel_size)
-        odd = all(k % 2 for k in conv.kernel_size) and max(conv.kernel_size) > 1
-        plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-        return conv.groups == conv.in_channels == conv.out_channels and same and odd and plain
 
     def forward(self, x: Tensor) -> Tensor:
         return depthwise_conv2d(x, self.weight, self.bias) if _is_batch(x) else super().forward(x)
@@ -41,12 +27,6 @@ class FastDepthwiseConv2d(nn.Conv2d):
 class FastPointwiseConv2d(nn.Conv2d):
     """A 1×1 convolution, by `pointwise_conv2d`."""
 
-    original = nn.Conv2d
-
-    @staticmethod
-    def fits(conv: nn.Conv2d) -> bool:
-        return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and conv.padding in ((0, 0), "valid")
-
     def forward(self, x: Tensor) -> Tensor:
         return pointwise_conv2d(x, self.weight, self.bias) if _is_batch(x) else super().forward(x)
 
@@ -54,17 +34,11 @@ class FastPointwiseConv2d(nn.Conv2d):
 class FastGELU(nn.GELU):
     """An exact GELU, by `gelu`."""
 
-    original = nn.GELU
-
-    @staticmethod
-    def fits(module: nn.GELU) -> bool:
-        return module.approximate == "none"
-
     def forward(self, x: Tensor) -> Tensor:
         return gelu(x)
 
 
-FAST = (FastDepthwiseConv2d, FastPointwiseConv2d, FastGELU)
+FAST = (FastDepthwiseConv2d, FastPointwiseConv2d, FastGELU)  # the base of each is PyTorch's own
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -72,28 +46,24 @@ def accelerate(model: nn.Module) -> nn.Module:
 
     Subclasses of PyTorch's layers are left alone, since they may compute something else.
     """
-    _swap(model)
+    _accelerate_layers(model)
     return model
 
 
 def restore(model: nn.Module) -> nn.Module:
     """Give the layers that `accelerate` changed PyTorch's own classes again; returns the same model."""
-    for module in model.modules():
-        if type(module) in FAST:
-            module.__class__ = module.original
+    _restore_layers(model.modules())
     return model
 
 
 @contextlib.contextmanager
 def accelerated(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
     """Inside, the model is accelerated (if it is `wanted`); afterwards each layer has the class that it had before."""
-    swapped = _swap(model) if wanted else []
+    changed = _accelerate_layers(model) if wanted else []
     try:
         yield model
     finally:
-        for module in swapped:
-            if type(module) in FAST:  # else it was parametrized meanwhile
-                module.__class__ = module.original
+        _restore_layers(changed)
 
 
 @contextlib.contextmanager
@@ -109,12 +79,34 @@ def accelerated_run(model: nn.Module, wanted: bool, before: Mapping[str, str]) -
         yield choices
 
 
-def _swap(model: nn.Module) -> list[nn.Module]:
-    swapped = []
-    for module in model.modules():
-        for fast in FAST:
-            if type(module) is fast.original and fast.fits(module):
-                module.__class__ = fast
-                swapped.append(module)
-                break
-    return swapped
+def _accelerate_layers(model: nn.Module) -> list[nn.Module]:
+    changed = [module for module in model.modules() if _fast_class(module)]
+    for module in changed:
+        module.__class__ = _fast_class(module)
+    return changed
+
+
+def _restore_layers(layers: Iterable[nn.Module]) -> None:
+    for module in layers:
+        if type(module) in FAST:  # else it was parametrized meanwhile
+            module.__class__ = type(module).__base__
+
+
+def _fast_class(module: nn.Module) -> type[nn.Module] | None:
+    """The class that computes the same as a layer of PyTorch's own, sooner; None where there is none."""
+    if type(module) is nn.GELU:
+        return FastGELU if module.approximate == "none" else None
+    if type(module) is not nn.Conv2d or module.stride != (1, 1):
+        return None
+    kernel, groups, padding = module.kernel_size, module.groups, module.padding
+    if kernel == (1, 1) and groups == 1 and padding in ((0, 0), "valid"):
+        return FastPointwiseConv2d
+    depthwise = groups == module.in_channels == module.out_channels and max(kernel) > 1
+    keeps_size = all(k % 2 for k in kernel) and padding in ("same", tuple(k // 2 for k in kernel))
+    plain = module.dilation == (1, 1) and module.padding_mode == "zeros"
+    return FastDepthwiseConv2d if depthwise and keeps_size and plain else None
+
+
+def _is_batch(x: Tensor) -> bool:
+    """Whether x is (N, C, H, W); torch.fx traces with proxies, which have no size."""
+    return isinstance(x, Tensor) and x.ndim == 4

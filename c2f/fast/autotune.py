@@ -4,24 +4,24 @@ A *case* is everything that the answer may depend on, written as a person would 
 64x128x16x16, kernel 11x11, float32, channels_last, cpu with 2 threads". A *candidate* is one way to compute it, and the
 *choice* for a case is the name of its fastest candidate.
 
-Choices are kept for the process and, per machine and version of PyTorch, in a file of the user's cache folder:
-candidates round differently, and the same seed on the same machine must give the same bits tomorrow. A run keeps those
-that it used in its checkpoint (`recorded_choices`, `use_choices`). A choice that was timed while the machine did other
-work is kept as well, but timed again by a process that meets it an hour or more later. The processes of a distributed
-run share theirs.
+Choices are kept for the process and, per machine and version of PyTorch, in the user's cache folder: candidates round
+differently, and the same seed on the same machine must give the same bits tomorrow. A run keeps those that it used in
+its checkpoint (`recorded_choices`, `use_choices`). A choice that was timed while the machine did other work is kept as
+well, but timed again by a process that meets it an hour or more later. The processes of a distributed run share theirs.
 """
 
 import contextlib
+import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import filelock
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from c2f.device import describe_hardware, processor_name
+from c2f.files import write_json
 
 ROUNDS = 5
 HOPELESS = 3.0  # a candidate that takes so many times the fastest is not timed again
@@ -37,26 +38,21 @@ BUSY = 1.3  # a machine is busy where a matrix product takes so many times the l
 RETRY_AFTER = 3600.0  # seconds after which what was timed on a busy machine is timed again
 FAST_PATHS = 4096  # kinds of calls that are kept
 
-Answer = TypeVar("Answer")
 fast_path: dict[Hashable, Any] = {}  # what was found for a kind of call, so that the next one need not look it up
 
 
 @dataclass
 class Timing:
-    """What is known of a case: the choice, the least seconds of each candidate, and how far they can be trusted."""
+    """What is known of a case: the choice, the least seconds of each candidate, whether the machine was busy, when."""
 
     choice: str
     seconds: dict[str, float]
     busy: bool
     time: float
 
-    @property
-    def stale(self) -> bool:
-        return self.busy and time.time() - self.time > RETRY_AFTER
-
 
 _timings: dict[str, Timing] = {}  # of the cases that this process has met
-_cleared = 0.0  # when `clear_choices` was called: what the file has from before does not count
+_cleared = 0.0  # when `clear_choices` was called: what was kept before then does not count
 _recorders: list[dict[str, str]] = []
 
 
@@ -92,7 +88,7 @@ def signature(*tensors: Tensor | None) -> tuple[Hashable, ...]:
     )
 
 
-def keep_fast_path(kind: Hashable, answer: Answer) -> Answer:
+def keep_fast_path(kind: Hashable, answer: Any) -> Any:
     """Keep what follows from the choices for a kind of call, until a choice changes; returns it."""
     if len(fast_path) >= FAST_PATHS:
         fast_path.clear()
@@ -100,13 +96,22 @@ def keep_fast_path(kind: Hashable, answer: Answer) -> Answer:
     return answer
 
 
-def case_name(what: str, x: Tensor, kernel: tuple[int, int], layout: torch.memory_format) -> str:
-    """The text of a case; `what` is the pass, x its first argument."""
-    device = x.device
-    where = f"cpu with {torch.get_num_threads()} threads" if device.type == "cpu" else describe_hardware(device)["name"]
-    order = "channels_last" if layout == torch.channels_last else "NCHW"
+def case_name(what: str, x: Tensor, kernel: tuple[int, int]) -> str:
+    """The text of a case; `what` is what is computed, x its first argument."""
+    place = _device_and_threads(x.device) if x.is_cpu else describe_hardware(x.device)["name"]
+    order = "channels_last" if layout_of(x) == torch.channels_last else "NCHW"
     size = "x".join(map(str, x.shape))
-    return f"{what}, {size}, kernel {kernel[0]}x{kernel[1]}, {x.dtype}, {order}, {where}".replace("torch.", "")
+    return f"{what}, {size}, kernel {kernel[0]}x{kernel[1]}, {x.dtype}, {order}, {place}".replace("torch.", "")
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """channels_last for what is stored so and not the other way as well, as F.conv2d does it."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _device_and_threads(device: torch.device) -> str:
+    return f"{device.type} with {torch.get_num_threads()} threads"
 
 
 def choose(
@@ -115,7 +120,7 @@ def choose(
     """The fastest of the candidates for a case, timed now if it is new.
 
     The first is kept where it is about as fast, or slower by no more than `least_gain` seconds. A candidate that raises
-    RuntimeError, for want of memory or of support for a type, is out of the running.
+    RuntimeError, for want of memory or of support for a type, is not chosen.
     """
     if case not in _timings or _timings[case].choice not in candidates:
         _timings[case] = _find(case, candidates, device, least_gain)
@@ -144,13 +149,13 @@ def use_choices(chosen: Mapping[str, str]) -> None:
 
 
 def clear_choices(everywhere: bool = False) -> None:
-    """Time every case anew in this process; with `everywhere`, remove the file in the user's cache folder too."""
+    """Time every case anew in this process; with `everywhere`, remove what is in the user's cache folder too."""
     global _cleared
     fast_path.clear()
     _timings.clear()
     _cleared = time.time()
     if everywhere:
-        _file_of_choices.path().unlink(missing_ok=True)
+        shutil.rmtree(_file("").parent, ignore_errors=True)
 
 
 def describe_choices() -> str:
@@ -167,10 +172,10 @@ def describe_choices() -> str:
 
 
 def _find(case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float) -> Timing:
-    """A case that this process has not met: from the file, from another process of this run, or timed."""
+    """A case that this process has not met: kept from before, from another process of this run, or timed."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return _kept_or_timed(case, candidates, device, least_gain)
-    # Whichever process meets a case first decides for all of them, since two choices would round in two ways.
+    # The process that meets a case first decides for all of them, since two choices would round in two ways.
     store = dist.distributed_c10d._get_default_store()
     if store.add(f"c2f meets {case}", 1) == 1:
         store.set(f"c2f chooses {case}", json.dumps(asdict(_kept_or_timed(case, candidates, device, least_gain))))
@@ -181,28 +186,25 @@ def _kept_or_timed(
     case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float
 ) -> Timing:
     first = next(iter(candidates))
+    untimed = Timing(first, {}, busy=False, time=0.0)
     if len(candidates) == 1 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-        return Timing(first, {}, busy=False, time=0.0)  # nothing to compare, or no moment to wait for the device
-    _file_of_choices.read()
-    before = _file_of_choices.cases.get(case)
+        return untimed  # nothing to compare, or no moment to wait for the device
+    before = _read(case)
     if before and before.time < _cleared:
         before = None
-    if before and before.choice in candidates and not before.stale:
+    if before and before.choice in candidates and not (before.busy and time.time() - before.time > RETRY_AFTER):
         return before
     product = _product_seconds(device)
     seconds = _measure(candidates, device)
     if not seconds:  # none of them can run, for instance in mixed types: PyTorch's own call is to say so
-        return Timing(first, {}, busy=False, time=0.0)
+        return untimed
     if before:  # other work can only add to a time, so the least of both counts
         seconds = {name: min(value, before.seconds.get(name, value)) for name, value in seconds.items()}
     best = min(seconds, key=seconds.__getitem__)
-    least = seconds[best]
-    choice = first if seconds.get(first, float("inf")) <= max(MARGIN * least, least + least_gain) else best
-    products = (product, _product_seconds(device))
-    where = f"{device.type} with {torch.get_num_threads()} threads"
-    quickest = min(*products, _file_of_choices.products.get(where, product))
-    found = Timing(choice, seconds, busy=max(products) > BUSY * quickest, time=time.time())
-    _file_of_choices.add(case, found, where, quickest)
+    enough = max(MARGIN * seconds[best], seconds[best] + least_gain)
+    choice = first if seconds.get(first, float("inf")) <= enough else best
+    found = Timing(choice, seconds, _is_busy(device, product, _product_seconds(device)), time.time())
+    _write(case, found)
     return found
 
 
@@ -213,17 +215,14 @@ def _measure(candidates: Mapping[str, Callable[[], Tensor]], device: torch.devic
     """
     seconds: dict[str, float] = {}
     for name, run in reversed(candidates.items()):  # PyTorch's own, often the slowest, last
-        try:
-            warm = _seconds(run, device)
-            if warm < 10 * HOPELESS * min(seconds.values(), default=float("inf")):
+        with contextlib.suppress(RuntimeError):
+            warm_up = _seconds(run, device)
+            if warm_up < 10 * HOPELESS * min(seconds.values(), default=float("inf")):
                 seconds[name] = _seconds(run, device)
-        except RuntimeError:
-            continue
     for _ in range(ROUNDS - 1):
         limit = HOPELESS * min(seconds.values(), default=0)
-        for name, before in seconds.items():
-            if before <= limit:
-                seconds[name] = min(before, _seconds(candidates[name], device))
+        for name in [name for name, least in seconds.items() if least <= limit]:
+            seconds[name] = min(seconds[name], _seconds(candidates[name], device))
     return seconds
 
 
@@ -243,7 +242,18 @@ def _product_seconds(device: torch.device, size: int = 320, tries: int = 5) -> f
         return min(_seconds(lambda: a @ a, device) for _ in range(tries))
 
 
-# The file
+def _is_busy(device: torch.device, *products: float) -> bool:
+    """Whether one of these times of the matrix product is far above the least that was ever found here."""
+    case = f"matrix product, {_device_and_threads(device)}"
+    before = _read(case)
+    known = before.seconds.get("product", float("inf")) if before else float("inf")
+    least = min(known, *products)
+    if least < known:
+        _write(case, Timing("product", {"product": least}, busy=False, time=time.time()))
+    return max(products) > BUSY * least
+
+
+# What is kept, a file per case: processes that write at once do not meet
 
 
 @cache
@@ -252,61 +262,24 @@ def _machine() -> str:
     return f"{processor_name()}, {os.cpu_count()} CPUs, torch {torch.__version__}"
 
 
-class _ChoicesFile:
-    """What the processes of this user found, one line of JSON per case: it is only ever added to, and read on."""
+def _file(case: str) -> Path:
+    import pooch
 
-    def __init__(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self.cases: dict[str, Timing] = {}
-        self.products: dict[str, float] = {}  # seconds of the quickest matrix product, by device and threads
-        self.place: tuple[Path | None, int] = (None, 0)  # the file, and how much of it has been read
-
-    def path(self) -> Path:
-        import pooch
-
-        return Path(pooch.os_cache("c2f")) / "choices.jsonl"
-
-    def read(self) -> None:
-        """Read what was added since the last time."""
-        path, done = self.path(), self.place[1]
-        try:
-            size = path.stat().st_size
-            if path != self.place[0] or size < done:  # another file, or one that was begun anew
-                self._forget()
-                done = 0
-            if size > done:
-                with open(path, "rb") as file:
-                    file.seek(done)
-                    new = file.read()
-                whole = new[: new.rfind(b"\n") + 1]  # another process may be writing the rest
-                for line in whole.splitlines():
-                    self._take(line)
-                done += len(whole)
-            self.place = (path, done)
-        except OSError:  # none yet, or not ours to read
-            self._forget()
-
-    def _take(self, line: bytes) -> None:
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # a spoilt line does not count
-            found = json.loads(line)
-            if found["machine"] == _machine():
-                seconds = {str(name): float(value) for name, value in found["seconds"].items()}
-                timing = Timing(str(found["choice"]), seconds, bool(found["busy"]), float(found["time"]))
-                product = float(found["product"])
-                self.products[found["where"]] = min(product, self.products.get(found["where"], product))
-                self.cases[found["case"]] = timing
-
-    def add(self, case: str, timing: Timing, where: str, product: float) -> None:
-        """Add a line, which other processes do too. Without the file each process times for itself."""
-        line = {"machine": _machine(), "case": case, **asdict(timing), "where": where, "product": product}
-        path = self.path()
-        with contextlib.suppress(OSError, filelock.Timeout):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(path.with_suffix(".lock"), timeout=10), open(path, "ab") as file:
-                # A killed writer may have left half a line.
-                file.write(b"\n" * (file.tell() > 0) + json.dumps(line).encode() + b"\n")
+    name = hashlib.sha256(f"{_machine()}: {case}".encode()).hexdigest()[:32]
+    return Path(pooch.os_cache("c2f"), "choices", f"{name}.json")
 
 
-_file_of_choices = _ChoicesFile()
+def _read(case: str) -> Timing | None:
+    """What was kept of a case; None where there is nothing, or nothing that can be read."""
+    try:
+        kept = json.loads(_file(case).read_bytes())
+        seconds = {str(name): float(value) for name, value in kept["seconds"].items()}
+        return Timing(str(kept["choice"]), seconds, bool(kept["busy"]), float(kept["time"]))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _write(case: str, timing: Timing) -> None:
+    """Keep a case for other processes. Where the folder cannot be written to, each process times for itself."""
+    with contextlib.suppress(OSError):
+        write_json(_file(case), {"machine": _machine(), "case": case, **asdict(timing)})

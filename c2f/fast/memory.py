@@ -14,8 +14,7 @@ from functools import cache
 
 import torch
 
-# Parameters of mallopt, from malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
 MMAP_THRESHOLD = 32 * 2**20  # what glibc itself comes to where large blocks are freed; it trims at twice that
 
 _lock = threading.Lock()

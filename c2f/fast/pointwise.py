@@ -1,13 +1,14 @@
 """What treats every position by itself, 1×1 convolution and GELU, computed in the way that is fastest here.
 
-On a CPU PyTorch hands one sum to one of several libraries, depending on how it is written: which is faster hangs on how
-well each knows the processor. So the ways are timed once per case, as for `depthwise_conv2d`; anywhere else, and
-wherever `is_ordinary` says no, these are PyTorch's own calls.
+On a CPU PyTorch gives one sum to one of several libraries, depending on how it is written, and which of them is faster
+depends on how well each knows the processor. So the ways are timed once per case, as for `depthwise_conv2d`; on other
+devices, and where `is_ordinary` says no, these are PyTorch's own calls.
 
 Shapes: N images, C channels, H x W positions.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,16 @@ from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fa
 # convolution was about as fast as the faster product, on both processors that were measured.
 FEW_POSITIONS = 4096
 
+# PyTorch's own call is first: it stays where the other is no faster.
+CONVOLUTIONS: dict[str, Callable[..., Tensor]] = {
+    "convolution": F.conv2d,
+    "product": lambda x, weight, bias: F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2),
+}
+GELUS: dict[str, Callable[..., Tensor]] = {
+    "channels_last": F.gelu,
+    "contiguous": lambda x: F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+}
+
 
 def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same matrix at every position: x (N, C_in, H, W), weight (C_out, C_in, 1, 1) -> (N, C_out, H, W)."""
@@ -26,33 +37,8 @@ def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
         return F.conv2d(x, weight, bias)
     if not 0 < x.numel() // x.shape[1] <= FEW_POSITIONS:
         return F.conv2d(x, weight, bias)
-    kind = ("pointwise", *signature(x, weight, bias))
-    if not (way := fast_path.get(kind)):
-        what = f"1x1 convolution to {len(weight)} channels"
-        way = keep_fast_path(kind, _fastest(what, CONVOLUTIONS, x, weight, bias))
+    way = _fastest(f"1x1 convolution to {len(weight)} channels", CONVOLUTIONS, x, weight, bias)
     return CONVOLUTIONS[way](x, weight, bias)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-
-
-def _onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The product as torch.compile's code has it: by oneDNN in float32 too, where F.linear is MKL's. No gradients."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        raise RuntimeError("this operator has no gradients")
-    linear = torch.ops.mkldnn._linear_pointwise
-    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias, "none", [], "").permute(0, 3, 1, 2)
-
-
-# PyTorch's own call is first: it stays where the others are no faster.
-CONVOLUTIONS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-    "convolution": F.conv2d,
-    "product": _product,
-}
-# The name begins with _: another PyTorch may do without it.
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-    CONVOLUTIONS["onednn product"] = _onednn_product
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -65,20 +51,15 @@ def gelu(x: Tensor) -> Tensor:
         return F.gelu(x)
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return F.gelu(x)
-    kind = ("gelu", *signature(x))
-    way = fast_path.get(kind) or keep_fast_path(kind, _fastest("gelu", GELUS, x))
-    return GELUS[way](x)
-
-
-GELUS: dict[str, Callable[[Tensor], Tensor]] = {
-    "channels_last": F.gelu,
-    "contiguous": lambda x: F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
-}
+    return GELUS[_fastest("gelu", GELUS, x)](x)
 
 
 def _fastest(what: str, table: dict[str, Callable[..., Tensor]], *tensors: Tensor | None) -> str:
     """The fastest of a table's ways for such a call: forward and, where anything learns, backward as well."""
-    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") and len(tensors) > 1 else None
+    kind = (what, *signature(*tensors))
+    if found := fast_path.get(kind):
+        return found
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") and table is CONVOLUTIONS else None
     learns = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in tensors]
     copies = [
         t if t is None else t.detach().to(autocast or t.dtype).requires_grad_(learn)
@@ -86,18 +67,13 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], *tensors: Tenso
     ]
     wanted = [t for t, learn in zip(copies, learns, strict=True) if learn]
 
-    def candidate(compute: Callable[..., Tensor]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            y = compute(*copies)
-            if wanted:
-                torch.autograd.grad(y, wanted, y.detach())
-            return y
+    def run(compute: Callable[..., Tensor]) -> Tensor:
+        y = compute(*copies)
+        if wanted:
+            torch.autograd.grad(y, wanted, y.detach())
+        return y
 
-        return run
-
-    x = copies[0]
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    case = case_name(f"{what}{', training' * bool(wanted)}", x, (1, 1), layout)
+    case = case_name(f"{what}{', training' * bool(wanted)}", copies[0], (1, 1))
     with torch.autocast("cpu", enabled=False):
-        return choose(case, {way: candidate(compute) for way, compute in table.items()}, x.device)
+        way = choose(case, {way: partial(run, compute) for way, compute in table.items()}, copies[0].device)
+    return keep_fast_path(kind, way)

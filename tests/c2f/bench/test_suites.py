@@ -1,6 +1,8 @@
 """`c2f bench`: each suite runs, says what it measured on what, and leaves figures that a program can read."""
 
+import functools
 import json
+import statistics
 
 import pytest
 import torch
@@ -20,9 +22,11 @@ def small(monkeypatch):
     monkeypatch.setattr(measure, "PRODUCT", 64)
     monkeypatch.setattr(measure, "COPIED", 2**20)
     monkeypatch.setattr(suites, "MAPS", ((4, 4), (2, 8)))
+    monkeypatch.setattr(suites, "PICTURES", 8)
     monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
     monkeypatch.setattr(suites, "PAPER_SIZE", (32, 32))
     monkeypatch.setattr(suites, "_paper_model", tiny_seed_model)
+    monkeypatch.setattr(suites, "interleaved", functools.partial(measure.interleaved, min_seconds=1e-3))
     real = suites.contenders_at_32
     monkeypatch.setattr(
         suites,
@@ -71,7 +75,7 @@ def test_bf16_is_measured_beside_float32_and_each_against_the_best_plain_one(tmp
     settings = {record["what"]: record["setting"] for record in written["records"]}
     assert settings["plain, NCHW"] == "float32, NCHW"
     assert settings["accelerated, channels_last, bf16"] == "bf16, channels_last, accelerated"
-    middle = {record["what"]: suites.middle(record["seconds"]) for record in written["records"]}
+    middle = {record["what"]: statistics.median(record["seconds"]) for record in written["records"]}
     for headline, suffix in zip(written["headlines"], ("", ", bf16"), strict=True):
         best = min(middle[f"plain, NCHW{suffix}"], middle[f"plain, channels_last{suffix}"])
         assert middle[headline["plain"]] == best

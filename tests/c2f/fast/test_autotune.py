@@ -2,12 +2,10 @@
 
 import multiprocessing
 import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -27,7 +25,7 @@ def fresh(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     autotune.clear_choices()
     monkeypatch.setattr(autotune, "_cleared", 0.0)
-    yield tmp_path / "c2f" / "choices.jsonl"
+    yield tmp_path / "c2f" / "choices"
     autotune.clear_choices()
 
 
@@ -98,24 +96,26 @@ def test_another_process_of_the_same_machine_chooses_alike(fresh, monkeypatch):
     assert not calls
     autotune.clear_choices()
     autotune.choose("a case", candidates, CPU)
-    assert calls  # though the file has it
+    assert calls  # though it was kept
     autotune.clear_choices(everywhere=True)
     assert not fresh.exists()
 
 
 SPOILT = [
     "{",
-    "[1]\n",
+    "[1]",
     "\0" * 9,
-    '{"machine": "MACHINE", "case": "a case"}\n',
-    '{"machine": "MACHINE", "seconds": 1}\n',
+    '{"case": "a case"}',
+    '{"choice": "native", "busy": false, "time": 9e9, "seconds": 1}',
+    '{"choice": "native", "busy": false, "time": null, "seconds": {}}',
 ]
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 def test_a_spoilt_file_is_not_believed_and_mended(fresh, monkeypatch, spoilt):
-    fresh.parent.mkdir()
-    fresh.write_text(spoilt.replace("MACHINE", autotune._machine()))
+    file = autotune._file("a case")
+    file.parent.mkdir(parents=True)
+    file.write_text(spoilt)
     candidates, calls = fake_clock(monkeypatch, {"native": 9.0, "swap": 2.0})
     assert autotune.choose("a case", candidates, CPU) == "swap"
     calls.clear()
@@ -147,24 +147,30 @@ def test_a_choice_of_a_busy_machine_is_kept_for_an_hour_and_then_timed_again(fre
         calls.clear()
 
 
-def _write_cases(folder: str, number: int, cases: int) -> None:
+def several_processes(target, arguments):
+    """Run it in processes of their own, as many as there are arguments, which share one import of torch."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload([__name__])
+    processes = [context.Process(target=target, args=args) for args in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+
+
+def write_cases(folder, number):
     os.environ["XDG_CACHE_HOME"] = folder
-    for case in range(cases):
-        timing = autotune.Timing("swap", {"swap": 0.1}, busy=False, time=1.0)
-        autotune._file_of_choices.add(f"case {case} of {number}", timing, "cpu", 0.1)
+    for case in range(6):
+        for name in (f"case {case} of {number}", "a case of all"):
+            autotune._write(name, autotune.Timing("swap", {"swap": 0.1}, busy=False, time=1.0))
 
 
 def test_ten_writers_at_once_lose_nothing(fresh, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_cases, args=(str(tmp_path), number, 6)) for number in range(10)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    autotune._file_of_choices.read()
-    assert set(autotune._file_of_choices.cases) == {
-        f"case {case} of {number}" for case in range(6) for number in range(10)
-    }
+    several_processes(write_cases, [(str(tmp_path), number) for number in range(10)])
+    cases = [f"case {case} of {number}" for case in range(6) for number in range(10)]
+    assert all(autotune._read(case).choice == "swap" for case in [*cases, "a case of all"])
 
 
 def test_what_a_run_used_is_recorded_and_nothing_else(fresh, monkeypatch):
@@ -178,30 +184,21 @@ def test_what_a_run_used_is_recorded_and_nothing_else(fresh, monkeypatch):
     assert outer == {"first": "swap", "second": "swap"} and inner == {"second": "swap"}
 
 
-RANK = """
-    import os, sys, torch, torch.distributed as dist
-    from c2f.fast import autotune
-    rank = int(os.environ["RANK"])
-    os.environ["XDG_CACHE_HOME"] = sys.argv[1] + str(rank)  # as on two machines
+def choose_as_rank(folder, rank):
+    os.environ["XDG_CACHE_HOME"] = f"{folder}/{rank}"  # as on two machines
     autotune._measure = lambda candidates, device: {"native": 2.0, "swap": 1.0 + 2 * rank}
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2)
     cases = ["one", "two", "three"]
-    chosen = {case: autotune.choose(case, {"native": None, "swap": None}, torch.device("cpu"))
-              for case in (cases if rank else reversed(cases))}
+    chosen = {case: autotune.choose(case, {"native": None, "swap": None}, CPU) for case in cases[:: 1 - 2 * rank]}
     everybodys = [None, None]
     dist.all_gather_object(everybodys, chosen)
-    assert everybodys[0] == everybodys[1], everybodys
     dist.destroy_process_group()
-"""
+    assert everybodys[0] == everybodys[1], everybodys
 
 
 def test_the_processes_of_a_run_choose_alike(tmp_path):
     """Though each is the faster by another way, and they meet their cases in another order."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(RANK))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run([*command, str(tmp_path / "cache")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    several_processes(choose_as_rank, [(str(tmp_path), 0), (str(tmp_path), 1)])
 
 
 # What is never timed

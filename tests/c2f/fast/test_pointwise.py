@@ -42,7 +42,7 @@ def test_each_way_is_the_convolution(way, bias, layout, monkeypatch):
         assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("way", ["convolution", "product"])
+@pytest.mark.parametrize("way", CONVOLUTIONS)
 def test_gradients_are_the_convolutions(way, monkeypatch):
     force(monkeypatch, way)
     x, (weight, bias), grad = torch.randn(2, 5, 4, 3), layer(), torch.randn(2, 7, 4, 3)
@@ -66,14 +66,13 @@ def test_a_case_is_timed_once_and_can_be_fixed(used):
 
 
 @pytest.mark.parametrize("learns", ["x", "weight", "bias"])
-def test_training_is_a_case_of_its_own_without_ways_that_have_no_gradient(learns, used):
+def test_training_is_a_case_of_its_own(learns, used):
     tensors = dict(zip(("x", "weight", "bias"), (torch.randn(1, 4, 3, 3), *layer(4, 6)), strict=True))
     tensors[learns].requires_grad_()
     for _ in range(2):
         pointwise_conv2d(**tensors).sum().backward()
-    ((case, way),) = used.items()
-    assert "training" in case and way in ("convolution", "product")
-    assert "onednn product" not in autotune._timings[case].seconds
+    (case,) = used
+    assert "training" in case
     assert tensors[learns].grad.any()
     with torch.no_grad():
         pointwise_conv2d(**tensors)
