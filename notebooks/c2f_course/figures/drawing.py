@@ -1,6 +1,7 @@
 """What several notebooks draw, and are drawn with: curves, images without ticks, boxes and arrows, who reaches whom."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,11 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from c2f.maps.picture import HERE, INK, PURPLE, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
+from c2f.maps.picture import HERE, INK, PURPLE, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, tidy
 
 KINDS = ((TRAIN, "-"), (TEST, "--"), (WINDOW, "-."), (PURPLE, ":"))  # colour and stroke: told apart in grey as well
 
 Point = tuple[float, float]
+
+
+def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **style: object) -> tuple[Figure, Any]:
+    """A figure of so many inches with its axes, as `pyplot.subplots` gives them, but outside of pyplot."""
+    figure = new_figure(width, height)
+    return figure, figure.subplots(rows, columns, **style)
 
 
 def curves(ax: Axes, series: Mapping[str, Sequence[float]], x: Sequence[float] | None = None, **style: object) -> None:
@@ -30,17 +37,22 @@ def finish(ax: Axes, title: str, x: str, y: str, legend: str = "upper right") ->
         ax.legend(frameon=False, loc=legend, fontsize=9)
 
 
-def hide_ticks(*axes: Axes, frame: bool = True) -> None:
-    """No numbers along the axes of an image, and a pale frame or none."""
-    for ax in axes:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set(color="#BBBBBB", visible=frame)
+def show_image(ax: Axes, image: Tensor, title: str = "", size: float = 10) -> None:
+    """An image (3, H, W), uint8 or float from 0 to 1, without numbers along its edges."""
+    ax.imshow(as_pixels(image), vmin=0)
+    ax.set_title(title, fontsize=size)
+    hide_ticks(ax)
+
+
+def hide_ticks(ax: Axes, frame: bool = True) -> None:
+    """No numbers along the axes, and a pale frame or none."""
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(color="#BBBBBB", visible=frame)
 
 
 def new_diagram(width: float, height: float, x: Point, y: Point) -> tuple[Figure, Axes]:
     """An empty drawing of so many inches whose coordinates run from x[0] to x[1] and from y[0] to y[1]."""
-    figure = new_figure(width, height)
-    ax = figure.subplots()
+    figure, ax = subplots(width, height)
     ax.set(xlim=x, ylim=y, aspect="equal")
     ax.axis("off")
     return figure, ax
@@ -79,8 +91,7 @@ def plot_reach(changes: Mapping[str, Tensor], position: tuple[int, int]) -> Pict
         changes: title -> (C, H, W), output after minus output before.
         position: (row, column) of what was changed.
     """
-    figure = new_figure(3.1 * len(changes) + 0.4, 3.4)
-    axes = figure.subplots(1, len(changes), squeeze=False)[0]
+    figure, axes = subplots(3.1 * len(changes) + 0.4, 3.4, 1, len(changes))
     said = []
     for ax, (title, change) in zip(axes, changes.items(), strict=True):
         size = change.detach().cpu().abs().mean(0).numpy()

@@ -38,6 +38,7 @@ from c2f.maps.picture import (
     symmetric_limit,
 )  # fmt: skip
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
+from c2f_course.figures.drawing import subplots
 from c2f_course.widgets.panel import Box, Panel
 
 Key = TypeVar("Key")
@@ -77,8 +78,7 @@ def lay_over(photograph: Tensor, weights: Tensor, limit: float | None = None) ->
 def plot_positions(photograph: Tensor, small: Tensor) -> Picture:
     """A photograph (3, h, w) beside the positions (3, H, W) left of it, each with its number p = W · row + column."""
     _, height, width = small.shape
-    figure = new_figure(8.4, 4.0)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots(8.4, 4.0, 1, 2)
     pixels = f"{photograph.shape[1]}×{photograph.shape[2]} pixels"
     left.imshow(as_pixels(photograph), vmin=0, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     right.imshow(as_pixels(small), vmin=0)
@@ -135,26 +135,6 @@ def plot_matrices(
         told.append(f"{name}: {nonzero}; {'; '.join(rows)}.")
     figure.suptitle(title, fontsize=12)
     return Picture(figure, " ".join(told))
-
-
-def plot_per_image(photographs: Tensor, matrices: Mapping[str, Tensor], names: Sequence[str]) -> Picture:
-    """For each of N photographs (N, 3, h, w), in a column, the matrices (N, HW, HW) that the layers use for it."""
-    n = len(photographs)
-    figure = new_figure(0.4 + 2.35 * n, 0.6 + 2.2 * (1 + len(matrices)))
-    axes = figure.subplots(1 + len(matrices), n)
-    for ax, photograph, name in zip(axes[0], photographs, names, strict=True):
-        ax.imshow(as_pixels(photograph), vmin=0)
-        ax.set_title(name)
-    told = []
-    for line, (name, stack) in zip(axes[1:], matrices.items(), strict=True):
-        for ax, matrix in zip(line, stack, strict=True):
-            _draw_signed(ax, matrix, symmetric_limit(stack))
-        line[0].set_ylabel(name)
-        apart = (stack - stack[0]).abs().max().item()
-        told.append(f"{name}: " + ("the same for all" if apart == 0 else f"they differ by up to {apart:.2f}"))
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-    return Picture(figure, f"The matrices for {n} photographs ({', '.join(names)}). {'; '.join(told)}.")
 
 
 def plot_table(
@@ -246,8 +226,7 @@ def plot_costs(
         title: over the plot.
     """
     rate = max(paper[name][-1] / measured[name][-1] for name in paper) / 1e3  # multiply-adds a millisecond
-    figure = new_figure(8.8, 5.4)
-    ax = figure.subplots()
+    figure, ax = subplots(8.8, 5.4)
     told = []
     for name, colour, mark in zip(paper, (TEST, TRAIN, SOFT), "osD", strict=False):
         ms = [1e3 * seconds for seconds in measured[name]]

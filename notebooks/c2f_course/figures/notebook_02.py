@@ -12,16 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from torch import Tensor
 
-from c2f.maps.picture import SIGNED, SKY, SOFT, TEST, TRAIN, Picture, as_pixels, new_figure, number, tidy
+from c2f.maps.picture import SIGNED, SKY, SOFT, TEST, TRAIN, Picture, number, tidy
 from c2f.models.conv2former import fuse
-from c2f_course.figures.drawing import hide_ticks
+from c2f_course.figures.drawing import hide_ticks, show_image, subplots
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
 
 
 def plot_lines(
-    rows: Mapping[str, Tensor], columns: Sequence[str], *, image: Tensor | None = None, title: str = "",
-    one_scale: bool = False,
-) -> Picture:  # fmt: skip
+    rows: Mapping[str, Tensor], columns: Sequence[str], title: str, image: Tensor | None = None, one_scale: bool = False
+) -> Picture:
     """Signed maps in rows, a line of code each: a few channels side by side, each row on a scale of its own.
 
     A scale ends where all but one value in two hundred are inside, so that one bright spot does not pale the rest.
@@ -33,8 +32,8 @@ def plot_lines(
         one_scale: all rows share the largest of the scales, so that their sizes compare.
     """
     first = int(image is not None)
-    figure = new_figure(1.0 + 1.75 * (len(columns) + first), 1.75 * len(rows) + 0.35 * bool(title) + 0.2)
-    axes = figure.subplots(len(rows), len(columns) + first, squeeze=False)
+    width, height = 1.0 + 1.75 * (len(columns) + first), 1.75 * len(rows) + 0.55
+    figure, axes = subplots(width, height, len(rows), len(columns) + first, squeeze=False)
     limits = [_robust_limit(maps) for maps in rows.values()]
     for i, (line, (name, maps)) in enumerate(zip(axes, rows.items(), strict=True)):
         for ax, values in zip(line[first:], maps, strict=True):
@@ -45,14 +44,12 @@ def plot_lines(
     for ax, text in zip(axes[0, first:], columns, strict=True):
         ax.set_title(text, fontsize=10)
     if image is not None:
-        axes[0, 0].imshow(as_pixels(image), vmin=0)
-        axes[0, 0].set_title("photograph", fontsize=10)
-        hide_ticks(axes[0, 0])
+        show_image(axes[0, 0], image, "photograph")
         for ax in axes[1:, 0]:
             ax.axis("off")
     figure.suptitle(title, fontsize=12)
     ranges = "; ".join(f"{name} from {number(maps.min())} to {number(maps.max())}" for name, maps in rows.items())
-    return Picture(figure, f"{title + ': ' if title else ''}maps of {', '.join(columns)}, in rows: {ranges}.")
+    return Picture(figure, f"{title}: maps of {', '.join(columns)}, in rows: {ranges}.")
 
 
 NORMS = {
@@ -65,10 +62,10 @@ NORMS = {
 
 def plot_norms(channels: int = 5, positions: int = 8) -> Picture:
     """Which numbers of a batch are averaged together: two images as tables, a row a channel, a column a position."""
-    figure = new_figure(9.5, 1.95)
+    figure, axes = subplots(9.5, 1.95, 1, len(NORMS))
     shared = np.zeros((len(NORMS), 2, channels, positions))  # 1 where a number shares the mean
     shared[0, 0, :, 2] = shared[1, 0] = shared[2, :, 1] = 1
-    for ax, tables, (name, words) in zip(figure.subplots(1, len(NORMS)), shared, NORMS.items(), strict=True):
+    for ax, tables, (name, words) in zip(axes, shared, NORMS.items(), strict=True):
         for image, table in enumerate(tables):
             left = image * (positions + 1.2)
             style = {"cmap": ListedColormap(["white", TEST]), "edgecolor": "#999999", "linewidth": 0.7}
@@ -90,12 +87,9 @@ def plot_profiles(before: Tensor, after: Tensor, positions: Mapping[str, tuple[i
 
     before, after: (C, H, W). positions: two, name -> (row, column). image: (3, H', W'), multiples of H and W.
     """
-    figure = new_figure(9.5, 3.2)
-    where, *axes = figure.subplots(1, 3, width_ratios=[0.8, 1.2, 1.2])
+    figure, (where, *axes) = subplots(9.5, 3.2, 1, 3, width_ratios=[0.8, 1.2, 1.2])
     axes[1].sharey(axes[0])
-    where.imshow(as_pixels(image), vmin=0)
-    where.set(title="the positions")
-    hide_ticks(where)
+    show_image(where, image, "the positions", 12)
     step = image.shape[1] / before.shape[1]
     said = []
     for i, (name, (row, column)) in enumerate(positions.items()):
@@ -128,8 +122,7 @@ def plot_gelu(values: Tensor) -> Picture:
     ends = np.quantile(values.double().numpy(), (0.001, 0.999))
     low, high = min(-3.0, ends[0]), max(3.0, ends[1])
     x = torch.linspace(low, high, 400)
-    figure = new_figure(6.2, 3.6)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    figure, (top, bottom) = subplots(6.2, 3.6, 2, 1, sharex=True, height_ratios=[2, 1])
     top.plot(x, x.clamp(min=0), color=SOFT, linestyle="--", linewidth=1.2, label="ReLU, for comparison")
     top.plot(x, F.gelu(x), color=TEST, linewidth=2, label="GELU")
     top.axhline(0, color="black", linewidth=0.8)
@@ -165,8 +158,7 @@ def plot_fusions(a: Tensor, v: Tensor, channel: int) -> Picture:
     others = (a.abs().sum(1) - a[:, channel].abs()).median()
     pair_a = torch.stack([one_a, others.expand_as(one_a)])[None]  # a second channel stands for all the others
     pair_v = torch.stack([one_v, one_v])[None]
-    figure = new_figure(9.6, 5.3)
-    axes = figure.subplots(2, len(FUSIONS))
+    figure, axes = subplots(9.6, 5.3, 2, len(FUSIONS))
     said = []
     for (kind, title), (pair, photo) in zip(FUSIONS.items(), axes.T, strict=True):
         made = fuse(pair_a, pair_v, kind)[0, 0]
@@ -190,8 +182,7 @@ def plot_fusions(a: Tensor, v: Tensor, channel: int) -> Picture:
 def plot_paper_fusions() -> Picture:
     """The paper's ablation of the fusion, each number a dot."""
     names, values = list(PAPER_FUSIONS), list(PAPER_FUSIONS.values())
-    figure = new_figure(7.2, 2.6)
-    ax = figure.subplots()
+    figure, ax = subplots(7.2, 2.6)
     ax.hlines(names, values, max(values), color="#BBBBBB", linewidth=1.5)
     ax.plot(values, names, "o", color=TRAIN, markersize=8)
     for name, value in PAPER_FUSIONS.items():
@@ -220,8 +211,7 @@ def convmod_parameters(channels: int, kernel_size: int) -> dict[str, int]:
 def plot_convmod_parameters(kernel_size: int = 11, marked: Sequence[int] = (64, 128, 256, 512)) -> Picture:
     """How the parts of a ConvMod grow with the channels, the widths `marked` on the lines."""
     widths = np.unique(np.geomspace(16, 1024, 80).round().astype(int))
-    figure = new_figure(6.8, 3.7)
-    ax = figure.subplots()
+    figure, ax = subplots(6.8, 3.7)
     grown, counted = convmod_parameters(widths, kernel_size), convmod_parameters(np.array(marked), kernel_size)
     for (name, values), (colour, stroke) in zip(grown.items(), ((SOFT, ":"), (TRAIN, "-"), (TEST, "--")), strict=True):
         ax.loglog(widths, values, stroke, color=colour, linewidth=2)

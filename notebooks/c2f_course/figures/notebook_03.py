@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from c2f.maps.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, tidy
+from c2f.maps.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, tidy
 from c2f.models import VARIANTS, Conv2Former, Conv2FormerConfig
 from c2f.models.conv2former import STEM_STRIDE, Block
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
-from c2f_course.figures.drawing import finish, hide_ticks
+from c2f_course.figures.drawing import finish, hide_ticks, subplots
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
 from c2f_course.figures.notebook_01 import measure_in_turn
 
@@ -30,9 +30,9 @@ def plot_stages(image: Tensor, config: Conv2FormerConfig, image_size: tuple[int,
     """
     (height, width), k, last = image_size, config.kernel_size, config.stride
     outside = max(0, k // 2 * last - min(height, width) // 2) + 0.06 * max(height, width)
-    figure = new_figure(2.45 * len(config.dims) + 0.2, 3.3)
+    figure, axes = subplots(2.45 * len(config.dims) + 0.2, 3.3, 1, len(config.dims))
     said = []
-    for i, (ax, dim) in enumerate(zip(figure.subplots(1, len(config.dims)), config.dims, strict=True)):
+    for i, (ax, dim) in enumerate(zip(axes, config.dims, strict=True)):
         stride = STEM_STRIDE[config.stem] * 2**i
         rows, columns, reach = height // stride, width // stride, k // 2 * stride
         ax.imshow(as_pixels(image), vmin=0, extent=(0, width, height, 0), alpha=0.75)
@@ -59,8 +59,7 @@ def plot_drop_path(dropped: Tensor, rates: Sequence[float]) -> Picture:
 
     dropped: (images, branches) bool, two branches a block, from first to last. rates: the drop rate of each block.
     """
-    figure = new_figure(9.5, 3.7)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots(9.5, 3.7, 1, 2)
     left.imshow(dropped[:40].cpu().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     left.set(title="Dropped (black): a row an image", xlabel="branch, from stem to head", ylabel="image")
     share = dropped.float().mean(0)
@@ -98,8 +97,7 @@ def branch_sizes(model: Conv2Former, x: Tensor) -> list[float]:
 
 def plot_branches(sizes: Mapping[str, Sequence[float]], title: str = "How loud each branch begins") -> Picture:
     """`branch_sizes` of at most four networks on one logarithmic axis; ConvMods are dots, MLPs are squares."""
-    figure = new_figure(8.6, 3.9)
-    ax = figure.subplots()
+    figure, ax = subplots(8.6, 3.9)
     said = []
     for (name, values), colour in zip(sizes.items(), (TRAIN, TEST, WINDOW, AMBER), strict=False):
         x = range(len(values))
@@ -171,8 +169,7 @@ def _cost(layer: nn.Module, size: tuple[int, int], channels: int) -> Cost:
 
 def plot_cost(costs: Mapping[str, Mapping[str, Cost]]) -> Picture:
     """Parameters and multiply-adds as stacked bars, one a stage, from `cost_by_part`; hatched is work on padding."""
-    figure = new_figure(9.6, 4.0)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots(9.6, 4.0, 1, 2)
     names, feet = list(costs), np.zeros((2, len(costs)))  # in millions; above, the next part begins
     for part, colour in PARTS.items():
         of_part = [costs[name].get(part, Cost()) for name in names]
@@ -213,12 +210,12 @@ def time_by_part(block: Block, x: Tensor, repeats: int = 9) -> dict[str, tuple[f
         ],
     }  # fmt: skip
     seconds = measure_in_turn({part: partial(_call_all, each) for part, each in calls.items()}, repeats, 0)
-    costs = (((part, _cost(call, x.shape[2:], call.in_channels).multiply_adds.nominal))
-             for part, each in calls.items() for call, *_ in each if isinstance(call, nn.Conv2d))  # fmt: skip
-    work = dict.fromkeys(calls, 0.0)
-    for part, count in costs:
-        work[part] += len(x) * count
-    return {part: (seconds[part], work[part]) for part in calls}
+    measured = {}
+    for part, each in calls.items():
+        convolutions = [call for call, *_ in each if isinstance(call, nn.Conv2d)]
+        work = sum(multiply_adds(conv, x.shape[2:], conv.in_channels).nominal for conv in convolutions)
+        measured[part] = (seconds[part], float(len(x) * work))
+    return measured
 
 
 def _call_all(calls: Sequence[tuple]) -> None:
@@ -230,8 +227,7 @@ def plot_time(measured: Mapping[str, tuple[float, float]], title: str) -> Pictur
     """Each part's share of the multiply-adds and of the time, side by side, from `time_by_part`."""
     values = np.array(list(measured.values()))  # (parts, 2)
     (seconds, work), shares = values.sum(0), values / values.sum(0)
-    figure = new_figure(8.6, 2.4)
-    ax = figure.subplots()
+    figure, ax = subplots(8.6, 2.4)
     left = np.zeros(2)
     for part, share in zip(measured, shares, strict=True):
         ink = "white" if PARTS[part] in (TRAIN, TEST, SOFT) else "black"
@@ -255,8 +251,7 @@ def plot_time(measured: Mapping[str, tuple[float, float]], title: str) -> Pictur
 
 def plot_variants(configs: Mapping[str, Conv2FormerConfig], parameters: Mapping[str, int]) -> Picture:
     """Each network as a row of boxes, one a stage: as wide as it has blocks, as high as the channels' root."""
-    figure = new_figure(9.6, 0.62 * len(configs) + 0.7)
-    ax = figure.subplots()
+    figure, ax = subplots(9.6, 0.62 * len(configs) + 0.7)
     most = max(max(config.dims) for config in configs.values())
     colours, widest, told = {11: TRAIN, 7: AMBER}, 0.0, []
     for row, (name, config) in enumerate(configs.items()):
@@ -313,8 +308,7 @@ def plot_steps() -> Picture:
     names = ["ours\nN, CIFAR-10", *SEED_TO_PAPER.values(), "paper\nN, ImageNet"]
     last = len(names) - 1
     signed = [f"{change:+,}".replace("-", "−") for change in changes]
-    figure = new_figure(9.6, 3.9)
-    ax = figure.subplots()
+    figure, ax = subplots(9.6, 3.9)
     ax.bar([0, last], millions[[0, -1]], color=SOFT, width=0.65)
     colours = [TEST if change > 0 else TRAIN for change in changes]
     ax.bar(range(1, last), changes / 1e6, bottom=millions[:-1], color=colours, width=0.65)

@@ -13,13 +13,12 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
-from c2f.maps.picture import SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, number, tidy
+from c2f.maps.picture import SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, number, tidy
 from c2f.training import augment as ops
 from c2f.training.recipes import Recipe
-from c2f_course.figures.drawing import finish, hide_ticks
+from c2f_course.figures.drawing import finish, show_image, subplots
 
 Change = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """From images (N, 3, H, W) in [0, 1], soft labels (N, K) and a strength to changed images and labels."""
@@ -228,15 +227,12 @@ def plot_image_table(
     lines = max((text.count("\n") + 1 for row in captions for text in row), default=0)
     margin = 0.085 * max(map(len, rows))
     height = len(rows) * (side + 0.17 * lines + 0.05) + 0.25 * bool(columns) + 0.35 * bool(title)
-    figure = new_figure(count * (side + 0.08) + margin + 0.1, height)
-    axes = figure.subplots(len(rows), count, squeeze=False)
+    figure, axes = subplots(count * (side + 0.08) + margin + 0.1, height, len(rows), count, squeeze=False)
     for r, (name, images) in enumerate(rows.items()):
         for c, (ax, image) in enumerate(zip(axes[r], images, strict=True)):
-            _show(ax, image)
+            show_image(ax, image, columns[c] if columns and r == 0 else "", 9)
             ax.set_xlabel(captions[r][c] if captions else "", fontsize=8, labelpad=2)
         axes[r, 0].set_ylabel(name, fontsize=10, rotation=0, ha="right", va="center")
-    for ax, name in zip(axes[0], columns, strict=False):
-        ax.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=11)
     named = {
         "rows": [name for name in rows if name.strip()],
@@ -252,8 +248,7 @@ def plot_image_table(
 
 def plot_histograms(before: Tensor, after: Tensor) -> Picture:
     """How often each value occurs before (uint8) and after normalisation of images (N, 3, H, W), colour by colour."""
-    figure = new_figure(8.5, 2.8)
-    axes = figure.subplots(1, 2)
+    figure, axes = subplots(8.5, 2.8, 1, 2)
     styles = {"red": (TEST, "-"), "green": (WINDOW, "--"), "blue": (TRAIN, ":")}
     for ax, values, name in zip(axes, (before.float(), after), ("as stored: 0 to 255", "normalised"), strict=True):
         for channel, (colour, (ink, stroke)) in enumerate(styles.items()):
@@ -273,12 +268,10 @@ def plot_histograms(before: Tensor, after: Tensor) -> Picture:
 
 def plot_mixed(mixed: Tensor, targets: Tensor, names: Sequence[str], own: Sequence[int], *, title: str) -> Picture:
     """Each mixed image (M, 3, H, W), and below it its soft label (M, K) as bars; `own` is the class it began as."""
-    figure = new_figure(2.15 * len(mixed), 4.0)
-    axes = figure.subplots(2, len(mixed), squeeze=False, height_ratios=[1.15, 1])
+    figure, axes = subplots(2.15 * len(mixed), 4.0, 2, len(mixed), squeeze=False, height_ratios=[1.15, 1])
     told = []
     for (above, below), image, target, first in zip(axes.T, mixed, targets.tolist(), own, strict=True):
-        _show(above, image)
-        above.set_title(f"began as: {names[first]}", fontsize=10)
+        show_image(above, image, f"began as: {names[first]}")
         below.barh(
             range(len(names)), target, color=[TRAIN if k == first else TEST for k in range(len(names))], height=0.6
         )
@@ -301,8 +294,7 @@ def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: st
 
     seconds: for each name the times of one batch of so many images; "training step…" is drawn in another colour.
     """
-    figure = new_figure(8.5, 0.9 + 0.29 * len(seconds))
-    ax = figure.subplots()
+    figure, ax = subplots(8.5, 0.9 + 0.29 * len(seconds))
     listed = []
     for row, (name, times) in enumerate(sorted(seconds.items(), key=lambda item: median(item[1]))):
         colour, mark = (TEST, "s") if name.startswith("training step") else (TRAIN, "o")
@@ -332,8 +324,7 @@ def plot_turning(images: Tensor, angles: Sequence[float], shares: Mapping[str, S
     above, below = figure.subfigures(2, 1, height_ratios=[1, 3])
     shown = torch.linspace(0, len(angles) - 1, len(images)).round().int().tolist()
     for ax, image, at in zip(above.subplots(1, len(images)), images, shown, strict=True):
-        _show(ax, image)
-        ax.set_title(f"{angles[at]:.0f}°", fontsize=9)
+        show_image(ax, image, f"{angles[at]:.0f}°", 9)
     ax = below.subplots()
     for (name, values), (colour, stroke) in zip(
         shares.items(), ((TRAIN, "-"), (TEST, "--"), (SOFT, ":")), strict=False
@@ -349,8 +340,7 @@ def plot_turning(images: Tensor, angles: Sequence[float], shares: Mapping[str, S
 
 def plot_accuracies(accuracies: Mapping[str, Sequence[float]], *, title: str) -> Picture:
     """One dot a training, one line for their mean, for each way to train."""
-    figure = new_figure(8.5, 0.95 + 0.45 * len(accuracies))
-    ax = figure.subplots()
+    figure, ax = subplots(8.5, 0.95 + 0.45 * len(accuracies))
     told = []
     for row, (name, values) in enumerate(accuracies.items()):
         mean = fmean(values)
@@ -391,8 +381,3 @@ def plot_riddle(images: Tensor, names: Sequence[str]) -> Picture:
     shown = torch.stack(list(riddle_images(images).values()), dim=1)  # (2, letters, 3, H, W)
     rows = dict(zip(names[:2], shown, strict=True))
     return plot_image_table(rows, list(LETTERS), title="Which augmentation is which?", side=1.4)
-
-
-def _show(ax: Axes, image: Tensor) -> None:
-    ax.imshow(as_pixels(image), vmin=0)
-    hide_ticks(ax)

@@ -9,9 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from c2f.maps.picture import INK, SOFT, TEST, TRAIN, Display, Picture, new_figure
+from c2f.maps.picture import INK, SOFT, TEST, TRAIN, Display, Picture
 from c2f.training.recipes import Recipe
-from c2f_course.figures.drawing import KINDS, arrow, box, curves, finish, new_diagram
+from c2f_course.figures.drawing import KINDS, arrow, box, curves, finish, new_diagram, subplots
 
 
 def smooth(values: Sequence[float], decay: float = 0.8) -> list[float]:
@@ -94,8 +94,7 @@ def plot_first_step(gradients: Tensor, moves: Tensor, lr: float) -> Picture:
     gradients, moves = gradients[kept].detach().cpu(), moves[kept].detach().cpu()
     some = torch.linspace(0, len(moves) - 1, min(len(moves), 4000)).long()
     ends = torch.stack([gradients.min(), gradients.max()])
-    figure = new_figure(6.6, 3.4)
-    ax = figure.subplots()
+    figure, ax = subplots(6.6, 3.4)
     ax.loglog(gradients[some], moves[some], ".", color=TRAIN, markersize=2.5, label="Adam, a dot for each weight")
     ax.plot(ends, lr * ends, "--", color=TEST, label="gradient descent: rate × gradient")
     ax.axhline(lr, color=INK, linestyle=":", linewidth=1, label=f"the learning rate, {lr:g}")
@@ -116,8 +115,7 @@ def plot_first_step(gradients: Tensor, moves: Tensor, lr: float) -> Picture:
 
 def plot_smoothed_loss(smoothings: Sequence[float], classes: int = 10) -> Picture:
     """The loss against the probability p that goes to the true class, the rest being shared evenly by the others."""
-    figure = new_figure(7.2, 3.4)
-    ax = figure.subplots()
+    figure, ax = subplots(7.2, 3.4)
     p = torch.linspace(0.3, 0.9999, 2000, dtype=torch.float64)
     lowest = []
     for smoothing, (colour, stroke) in zip(smoothings, KINDS, strict=False):
@@ -142,8 +140,7 @@ def plot_schedules(recipes: Mapping[str, Recipe], steps_per_epoch: int) -> Pictu
         name: [recipe.learning_rate(step, steps_per_epoch) for step in range(recipe.epochs * steps_per_epoch)]
         for name, recipe in recipes.items()
     }
-    figure = new_figure(7.2, 3.2)
-    ax = figure.subplots()
+    figure, ax = subplots(7.2, 3.2)
     curves(ax, rates)
     ax.set_ylim(0, 1.4 * max(map(max, rates.values())))  # room for the names
     finish(ax, "The schedule, drawn before it is used", "training step", "learning rate", legend="")
@@ -201,8 +198,7 @@ class LiveLoss:
         """The curves so far. Raises ValueError before the first step."""
         if not self.losses:
             raise ValueError("there is no step to plot yet; call step(loss) first.")
-        figure = new_figure(9.0, 3.2)
-        left, right = figure.subplots(1, 2)
+        figure, (left, right) = subplots(9.0, 3.2, 1, 2)
         _draw_loss(left, range(1, len(self.losses) + 1), self.losses)
         for (name, height), stroke in zip(self.lines.items(), ("--", ":", "-."), strict=False):
             left.axhline(height, color=SOFT, linestyle=stroke, linewidth=1.2, label=name)
@@ -225,12 +221,11 @@ Pairs = Sequence[tuple[float, float]]
 
 
 def plot_averaged(steps: Sequence[int], latest: Pairs, averaged: Pairs, weight: Pairs) -> Picture:
-    """Noisy against averaged: `weight`, one weight and its average after every step, and what the held-out images say.
+    """Noisy against averaged: `weight`, one weight and its average after every step, and results on held-out images.
 
     After each of `steps`: (loss, accuracy) of the latest and of the averaged weights.
     """
-    figure = new_figure(9.6, 3.2)
-    first, *axes = figure.subplots(1, 3)
+    figure, (first, *axes) = subplots(9.6, 3.2, 1, 3)
     every = range(steps[-1] - len(weight) + 1, steps[-1] + 1)
     curves(first, dict(zip(("latest", "averaged"), zip(*weight, strict=True), strict=True)), every)
     finish(first, "One weight", "training step", "its value", "best")
@@ -252,8 +247,7 @@ def plot_averaged(steps: Sequence[int], latest: Pairs, averaged: Pairs, weight: 
 
 def plot_small_steps(sums: Mapping[str, Sequence[float]], addend: float) -> Picture:
     """A sum that grows by the same addend again and again, in up to four precisions by name, and the gaps behind it."""
-    figure = new_figure(9.0, 3.2)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots(9.0, 3.2, 1, 2)
     curves(left, sums, linewidth=2)
     finish(left, f"Add {addend:g} again and again", "additions", "the sum", "upper left")
     sizes = torch.logspace(-4, 3, 400, dtype=torch.float64)
@@ -276,8 +270,7 @@ def plot_resumed(whole: Sequence[float], resumed: Mapping[str, Sequence[float]],
     resumed: by how it was resumed, the losses of the steps from `stop` on.
     """
     apart = {name: [abs(a - b) for a, b in zip(losses, whole[stop:], strict=True)] for name, losses in resumed.items()}
-    figure = new_figure(9.0, 3.3)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = subplots(9.0, 3.3, 1, 2)
     left.plot(whole, color=SOFT, linewidth=4, alpha=0.4, label="left alone")
     curves(left, resumed, range(stop, len(whole)), linewidth=1.4)
     curves(right, apart, range(stop, len(whole)))
@@ -301,8 +294,7 @@ def plot_range_test(rates: Sequence[float], losses: Sequence[float], chosen: flo
     """The loss of each step, perhaps not finite at last, against its rising rate, and the rate that was chosen."""
     averaged = smooth(losses)
     lowest = averaged.index(min(averaged))
-    figure = new_figure(7.6, 3.4)
-    ax = figure.subplots()
+    figure, ax = subplots(7.6, 3.4)
     ax.set_xscale("log")
     _draw_loss(ax, rates, losses)
     ax.plot(rates[lowest], averaged[lowest], "v", color=INK, markersize=8, label=f"lowest, at {rates[lowest]:.2g}")
@@ -328,8 +320,7 @@ class Curves:
 def plot_hunt(curves: Mapping[str, Curves], sound: Curves) -> Picture:
     """The loss (above) and the held-out accuracy (below) of each training, beside the sound one's in grey."""
     every = len(sound.losses) // len(sound.accuracies)
-    figure = new_figure(2.4 * len(curves), 4.4)
-    axes = figure.subplots(2, len(curves), squeeze=False, sharey="row", sharex=True)
+    figure, axes = subplots(2.4 * len(curves), 4.4, 2, len(curves), squeeze=False, sharey="row", sharex=True)
     said = []
     for (name, curve), (above, below) in zip(curves.items(), axes.T, strict=True):
         for each, style in ((sound, {"color": SOFT, "alpha": 0.5, "linewidth": 4}), (curve, {"color": TEST})):

@@ -61,12 +61,6 @@ def test_matrices_and_their_rows_tell_what_is_not_zero(photographs: Tensor) -> N
     assert "attention: 4,096 of 4,096" in pair.alt and "has 64 weights, from 0.02 to 0.02" in pair.alt
 
 
-def test_per_image_says_which_matrices_differ(photographs: Tensor) -> None:
-    stacks = {"one": BANDED.expand(2, 64, 64), "two": torch.stack([BANDED, 2 * BANDED])}
-    picture = matrices.plot_per_image(photographs, stacks, ["a", "b"])
-    assert "one: the same for all; two: they differ by up to 1.00" in picture.alt
-
-
 def test_a_table_shares_a_scale_down_its_columns(photographs: Tensor) -> None:
     rows = {name: {"image": photographs[i], "map": torch.full((4, 4), i + 1.0)} for i, name in enumerate(("a", "b"))}
     picture = matrices.plot_table(rows, "two rows.", position=(1, 1), signs={"map": "="})
