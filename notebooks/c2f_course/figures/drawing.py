@@ -95,7 +95,7 @@ def plot_reach(changes: Mapping[str, Tensor], position: tuple[int, int]) -> Pict
     said = []
     for ax, (title, change) in zip(axes, changes.items(), strict=True):
         size = change.detach().cpu().abs().mean(0).numpy()
-        reached, largest = np.count_nonzero(size), size.max()
+        reached, largest = int(np.count_nonzero(size)), size.max()
         drawn = ax.imshow(np.ma.masked_equal(size, 0), cmap="viridis", norm=LogNorm(largest / 1e4, largest))
         ax.plot(*position[::-1], "s", markersize=5, markerfacecolor="none", markeredgecolor=TEST)
         ax.set(title=f"{title}\n{reached:,} position{'s' * (reached != 1)}", xlabel="column", ylabel="row")

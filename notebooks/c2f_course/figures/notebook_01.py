@@ -94,9 +94,7 @@ def plot_positions(photograph: Tensor, small: Tensor) -> Picture:
     )
 
 
-def plot_matrices(
-    matrices: Mapping[str, Tensor], photograph: Tensor, positions: Sequence[tuple[int, int]], title: str = ""
-) -> Picture:
+def plot_matrices(matrices: Mapping[str, Tensor], photograph: Tensor, positions: Sequence[tuple[int, int]]) -> Picture:
     """Matrices of positions, and beside or below each some of its rows p laid back over the photograph.
 
     Args:
@@ -133,7 +131,6 @@ def plot_matrices(
             rows.append(f"row {p} (row {row}, column {column} of the map) has {count} weights, {ends}")
         nonzero = f"{int((matrix != 0).sum()):,} of {matrix.numel():,} numbers are not zero"
         told.append(f"{name}: {nonzero}; {'; '.join(rows)}.")
-    figure.suptitle(title, fontsize=12)
     return Picture(figure, " ".join(told))
 
 

@@ -252,8 +252,9 @@ def plot_histograms(before: Tensor, after: Tensor) -> Picture:
     styles = {"red": (TEST, "-"), "green": (WINDOW, "--"), "blue": (TRAIN, ":")}
     for ax, values, name in zip(axes, (before.float(), after), ("as stored: 0 to 255", "normalised"), strict=True):
         for channel, (colour, (ink, stroke)) in enumerate(styles.items()):
-            ax.hist(values[:, channel].flatten().cpu().numpy(), 30, density=True, histtype="step", color=ink,
-                    linestyle=stroke, linewidth=1.8, label=colour)  # fmt: skip
+            one = values[:, channel].flatten().cpu()  # from its own least to its own greatest: the same bins in both
+            counts, edges = torch.histogram(one, 30, range=(one.min().item(), one.max().item()), density=True)
+            ax.stairs(counts.numpy(), edges.numpy(), color=ink, linestyle=stroke, linewidth=1.8, label=colour)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set(title=name, xlabel="value of a pixel", ylabel="how often", yticks=[])
         tidy(ax, grid="")

@@ -127,7 +127,7 @@ def plot_smoothed_loss(smoothings: Sequence[float], classes: int = 10) -> Pictur
         floor = loss(torch.tensor(true, dtype=torch.float64)).item()  # reached where p is the smoothed target itself
         ax.plot(p, loss(p), stroke, color=colour, label=f"smoothing {smoothing:g}")
         ax.plot(true, floor, "o", color=colour, markersize=7, zorder=3, clip_on=False)
-        lowest.append(f"with {smoothing:g} at p = {true:.2f}, where it is {floor:.2f}")
+        lowest.append(f"with {smoothing:g} at p = {true:.2f}, where it is {abs(floor):.2f}")
     ax.set(ylim=(0, 1.7), xlim=(0.3, 1.0))
     title = "The loss against the answer, ● where it is lowest"
     finish(ax, title, "probability p for the true class", "cross-entropy", "lower left")
@@ -325,8 +325,10 @@ def plot_hunt(curves: Mapping[str, Curves], sound: Curves) -> Picture:
     for (name, curve), (above, below) in zip(curves.items(), axes.T, strict=True):
         for each, style in ((sound, {"color": SOFT, "alpha": 0.5, "linewidth": 4}), (curve, {"color": TEST})):
             losses, steps = smooth(each.losses), range(1, len(curve.losses) + 1)
+            losses, accuracies = losses[: len(steps)], each.accuracies[: len(steps) // every]
             above.plot(steps[: len(losses)], losses, **style)
-            below.plot(steps[every - 1 :: every], each.accuracies, marker="." if each is curve else "", **style)
+            evaluated = steps[every - 1 :: every][: len(accuracies)]
+            below.plot(evaluated, accuracies, marker="." if each is curve else "", **style)
         above.axhline(math.log(10), color=INK, linestyle=":", linewidth=1)
         above.set_ylim(0, 4.2)
         below.set_ylim(0, 1.02)
