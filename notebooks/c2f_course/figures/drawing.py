@@ -95,9 +95,10 @@ def plot_reach(changes: Mapping[str, Tensor], position: tuple[int, int]) -> Pict
     said = []
     for ax, (title, change) in zip(axes, changes.items(), strict=True):
         size = change.detach().cpu().abs().mean(0).numpy()
-        reached, largest = int(np.count_nonzero(size)), size.max()
+        reached, largest = int(np.count_nonzero(size)), float(size.max())
         drawn = ax.imshow(np.ma.masked_equal(size, 0), cmap="viridis", norm=LogNorm(largest / 1e4, largest))
-        ax.plot(*position[::-1], "s", markersize=5, markerfacecolor="none", markeredgecolor=TEST)
+        seen = max(5, 120 / len(size))  # points: as large as the position, or large enough
+        ax.plot(*position[::-1], "s", markersize=seen, markerfacecolor="none", markeredgecolor=TEST)
         ax.set(title=f"{title}\n{reached:,} position{'s' * (reached != 1)}", xlabel="column", ylabel="row")
         said.append(f"{title}: {reached:,} of {size.size:,} positions change")
     bar = figure.colorbar(drawn, ax=axes.tolist(), shrink=0.7, label="size of the change,\neach map by itself")

@@ -4,6 +4,8 @@ from itertools import pairwise
 from textwrap import fill
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
 
 from c2f.maps.picture import INK, SOFT, TEST, TRAIN, Picture
 from c2f.models import Conv2Former
@@ -29,12 +31,9 @@ STEMS = {"pointwise": "1×1 conv", "patch": "2×2 patch", "overlap": "2 convs", 
 
 
 def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[int, int] = (32, 32)) -> Picture:
-    """A Conv2Former from the whole down to its ConvMod, with the part that is the subject on a yellow ground.
+    """A Conv2Former, with its dims, depths and map sizes, from the whole down to its ConvMod.
 
-    Args:
-        model: whose dims, depths and map sizes are written in.
-        here: one of `PARTS`.
-        image_size: (H, W) in pixels.
+    here: one of `PARTS`, the subject, on a yellow ground. image_size: (H, W) in pixels.
     """
     config, image, k = model.config, "×".join(map(str, (3, *image_size))), model.config.kernel_size
     stages = []  # number of blocks, and size of the map
@@ -45,16 +44,18 @@ def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[in
     for y, text in ((9.7, "the network"), (6.35, "a block"), (3.55, "its ConvMod")):
         ax.text(0, y, text, fontsize=9, weight="bold", va="center", color=INK)
 
+    # The network.
     y, columns = 8.55, np.linspace(1.3, 17.7, len(stages) + 4)
-    row = [box(ax, columns[0], y, f"image\n{image}", lit=here == "network")]
-    row += [box(ax, columns[1], y, f"stem\n{STEMS[config.stem]}", lit=here in ("network", "stem"))]
-    for i, (blocks, size) in enumerate(stages):
-        text = f"stage {i}\n{size}\n{blocks}"
-        row.append(box(ax, columns[2 + i], y, text, 1.9, 1.75, lit=here in ("network", "stages")))
-    row.append(box(ax, columns[-2], y, "head\naverage,\nLinear", height=1.75, lit=here in ("network", "head")))
-    row.append(box(ax, columns[-1], y, f"{config.num_classes}\nscores", lit=here == "network"))
+    parts = [(f"image\n{image}", "", 1.65, 1.1), (f"stem\n{STEMS[config.stem]}", "stem", 1.65, 1.1)]
+    parts += [(f"stage {i}\n{size}\n{blocks}", "stages", 1.9, 1.75) for i, (blocks, size) in enumerate(stages)]
+    parts += [("head\naverage,\nLinear", "head", 1.65, 1.75), (f"{config.num_classes}\nscores", "", 1.65, 1.1)]
+    row = [
+        box(ax, x, y, text, width, height, lit=here in ("network", part))
+        for x, (text, part, width, height) in zip(columns, parts, strict=True)
+    ]
     _draw_zoom(ax, columns[2], 0.95, y - 0.9, 6.35)
 
+    # A block.
     y, columns = 5.3, np.linspace(2.4, 17.1, 6)
     block = [_bare(ax, columns[0], y, "x")]
     for i, (text, part) in enumerate((("ConvMod", "convmod"), ("MLP", "mlp"))):
@@ -66,6 +67,7 @@ def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[in
     block.append(_bare(ax, columns[5] + 0.1, y, "next", fontsize=9, width=0.9))
     _draw_zoom(ax, columns[1], 1.1, y - 0.55, 3.55)
 
+    # Its ConvMod.
     high, y, low = 2.6, 1.65, 0.7
     lit = here == "convmod"
     weights = {"lit": lit or here == "modulation", "colour": WEIGHTS}
@@ -95,15 +97,15 @@ def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[in
     )
 
 
-def _bare(ax, x, y, text, colour=INK, width=0.5, fontsize=12, **font):
-    return box(ax, x, y, text, width, 0.5, edge=None, colour=colour, fontsize=fontsize, **font)
+def _bare(ax: Axes, x: float, y: float, text: str, colour: str = INK, width: float = 0.5, **font) -> FancyBboxPatch:
+    return box(ax, x, y, text, width, 0.5, edge=None, colour=colour, **({"fontsize": 12} | font))
 
 
-def _sign(ax, x, y, text):
+def _sign(ax: Axes, x: float, y: float, text: str) -> FancyBboxPatch:
     return box(ax, x, y, text, 0.5, 0.5, shape="circle,pad=0", fontsize=12)
 
 
-def _draw_zoom(ax, x: float, half: float, top: float, foot: float) -> None:
+def _draw_zoom(ax: Axes, x: float, half: float, top: float, foot: float) -> None:
     """A pale fan from a part down to the row that shows it larger."""
     ax.fill((x - half, x + half, 17.6, 1.9), (top, top, foot, foot), color="#F0F0F0", zorder=0)
 

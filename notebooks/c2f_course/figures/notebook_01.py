@@ -14,13 +14,13 @@ Shapes: H x W positions, h x w pixels of the photograph that they lie over (mult
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from timeit import Timer
 from typing import TypeVar
 
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from c2f.maps.picture import (
     INK,
@@ -58,14 +58,10 @@ def unit_tokens(images: Tensor, score: float = 3.0) -> Tensor:
 
 
 def lay_over(photograph: Tensor, weights: Tensor, limit: float | None = None) -> Tensor:
-    """A map of weights in colour over a pale grey photograph: the larger a weight, the less one sees through it.
+    """Signed weights (H, W) in colour over a pale grey photograph: the larger one is, the less one sees through it.
 
-    Args:
-        photograph: (3, h, w), uint8 or float from 0 to 1.
-        weights: (H, W), signed.
-        limit: the weight at which the colour is full; by default the largest size.
-
-    Returns: (3, h, w), floats from 0 to 1.
+    limit: the weight at which the colour is full; by default the largest size. Shape: uint8 or float from 0 to 1
+    (3, h, w) -> float from 0 to 1 (3, h, w).
     """
     zoom = torch.ones(photograph.shape[-2] // weights.shape[0], photograph.shape[-1] // weights.shape[1])
     share = torch.kron(weights.detach().cpu().float() / (limit or symmetric_limit(weights)), zoom).clamp(-1, 1)
@@ -95,12 +91,9 @@ def plot_positions(photograph: Tensor, small: Tensor) -> Picture:
 
 
 def plot_matrices(matrices: Mapping[str, Tensor], photograph: Tensor, positions: Sequence[tuple[int, int]]) -> Picture:
-    """Matrices of positions, and beside or below each some of its rows p laid back over the photograph.
+    """Matrices (HW, HW) of a square map, and of each some rows laid back over the photograph (3, h, w).
 
-    Args:
-        matrices: name -> (HW, HW), for a square map; each has its own colour scale, zero is white.
-        photograph: (3, h, w).
-        positions: (row, column) of up to three positions p.
+    Each matrix and each row has its own colour scale; zero is white. positions: (row, column) of at most three rows.
     """
     if len(matrices) == 1:
         (name,) = matrices
@@ -143,7 +136,6 @@ def plot_table(
     Args:
         rows: name of the row -> title of the column -> (H, W) numbers, or an image (3, h, w); the same columns in each.
         alt: the sentence that says what the figure shows, with its numbers.
-        title: over all.
         position: (row, column) to be outlined on all maps.
         signs: title of a column -> what stands before it, such as ⊙ or =.
     """
@@ -163,12 +155,7 @@ def plot_panels(
 ) -> Picture:
     """Rows of panels (`c2f_course.widgets.Panel`) as a figure: numbers in signed colours with their scale, or images.
 
-    Args:
-        rows: of panels; a shorter row leaves its end empty.
-        alt: the sentence that says what the figure shows, with its numbers.
-        title: over all.
-        lead: one large panel at the left of all rows.
-        labels: what stands before each row, or nothing.
+    alt: the sentence that says what the figure shows. lead: one large panel at the left of all rows. labels: of rows.
     """
     first = int(lead is not None)
     widths = [float(len(rows))] * first + [1.0] * max(map(len, rows))
@@ -195,16 +182,23 @@ def measure_in_turn(
     In turn, so that a busy moment hits all alike. One thread, since several wait for each other, and on a computer that
     does something else as well that wait may be longer than a small layer takes.
 
-    Args:
-        steps: name -> what to call.
-        rounds: how often each is measured.
-        least_seconds: a measurement calls a quick step as often as fills this time.
+    rounds: how often each is measured. least_seconds: a measurement calls a quick step as often as fills this time.
     """
     # The thread's own time leaves out what the computer does in between; where it is coarse, the wall clock must do.
     clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
-    timers = {name: Timer("step()", globals={"step": step}, timer=clock) for name, step in steps.items()}
-    turns = [{name: timer.blocked_autorange(min_run_time=least_seconds).median for name, timer in timers.items()}
-             for _ in range(rounds)]  # fmt: skip
+    timers = {name: Timer(step, timer=clock) for name, step in steps.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        calls = {}
+        for name, timer in timers.items():
+            timer.timeit(1)  # the first call prepares what later ones find ready
+            calls[name] = max(1, round(least_seconds / max(min(timer.repeat(3, 1)), 1e-7)))
+        turns = [
+            {name: timer.timeit(calls[name]) / calls[name] for name, timer in timers.items()} for _ in range(rounds)
+        ]
+    finally:
+        torch.set_num_threads(threads)
     return {name: median(turn[name] for turn in turns) for name in steps}
 
 
@@ -216,11 +210,7 @@ def plot_costs(
     The axes are logarithmic and laid so that both meet for the layer that does most multiply-adds a second at the
     largest side: where a mark lies above its dashed line, that layer reaches less of the machine's speed.
 
-    Args:
-        sides: sides of the square map, rising.
-        paper: name -> multiply-adds for each side; at most three.
-        measured: name -> seconds for each side; the same names.
-        title: over the plot.
+    sides: of the square map, rising. paper, measured: name -> multiply-adds, and seconds, for each side; at most three.
     """
     rate = max(paper[name][-1] / measured[name][-1] for name in paper) / 1e3  # multiply-adds a millisecond
     figure, ax = subplots(8.8, 5.4)

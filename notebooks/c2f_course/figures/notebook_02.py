@@ -25,11 +25,8 @@ def plot_lines(
 
     A scale ends where all but one value in two hundred are inside, so that one bright spot does not pale the rest.
 
-    Args:
-        rows: name -> (K, H, W), the same K in all; H and W may differ from row to row.
-        columns: K titles, such as "channel 5".
-        image: (3, H, W), drawn at the left of the first row.
-        one_scale: all rows share the largest of the scales, so that their sizes compare.
+    rows: name -> (K, H, W), the same K in all. columns: K titles. image: (3, H, W), drawn at the left of the first row.
+    one_scale: all rows share the largest of the scales, so that their sizes compare.
     """
     first = int(image is not None)
     width, height = 1.0 + 1.75 * (len(columns) + first), 1.75 * len(rows) + 0.55

@@ -161,10 +161,8 @@ class LiveLoss:
 
     Call `step(loss)` after every step, `score(accuracy)` when the held-out images were asked, `done()` at the end.
 
-    Args:
-        steps: how many there will be.
-        lines: heights to mark in the plot of the loss, with their names.
-        seconds: the least time between two drawings.
+    steps: how many there will be. lines: heights to mark in the plot of the loss, by name. seconds: the least time
+    between two drawings.
     """
 
     def __init__(self, steps: int, lines: Mapping[str, float] | None = None, seconds: float = 1.0) -> None:

@@ -47,7 +47,7 @@ def test_the_network_is_drawn_with_the_sizes_it_really_has(model: Conv2Former) -
 
 
 @pytest.mark.parametrize(
-    ("part", "boxes"), [("network", 7), ("stages", 3), ("block", 2), ("convmod", 6), ("modulation", 3), ("value", 1)]
+    ("part", "boxes"), [("network", 7), ("stages", 3), ("block", 2), ("convmod", 7), ("modulation", 3), ("value", 1)]
 )
 def test_the_part_that_is_the_subject_is_marked(model: Conv2Former, part: str, boxes: int) -> None:
     assert lit(plot_network(model, part)) == boxes
