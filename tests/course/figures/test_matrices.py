@@ -80,7 +80,7 @@ def test_measured_in_turn_the_slower_one_is_slower_and_threads_are_left_as_they_
     steps = {"quick": lambda: order.append("q"), "slow": lambda: (order.append("s"), matrix @ matrix @ matrix)}
     seconds = matrices.measure_in_turn(steps, rounds=3, least_seconds=1e-6)
     assert seconds["slow"] > seconds["quick"] > 0
-    assert [step for step, _ in groupby(order)] == list("qsqsqs"), "not in turn"
+    assert [step for step, _ in groupby(order)][-6:] == list("qsqsqs"), "not in turn"
     assert torch.get_num_threads() == before
 
 
