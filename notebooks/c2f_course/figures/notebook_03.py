@@ -1,107 +1,70 @@
-"""ConvMod and Conv2Former taken apart: what each line does to a photograph, who reaches whom, and where the cost sits.
+"""Conv2Former taken apart: what a position stands for in each stage, how large its branches are, where its cost sits.
 
-These are the drawings of notebooks 02 and 03. Shapes: N images, C channels, H x W positions of a map.
+These are the drawings of notebook 03. Shapes: N images, C channels, H x W positions of a map.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from c2f.maps.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
+from c2f.maps.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, tidy
 from c2f.models import VARIANTS, Conv2Former, Conv2FormerConfig
 from c2f.models.conv2former import STEM_STRIDE, Block
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-# ---- ConvMod, line by line
-
-
-# ---- Fusion
-
-
-# ---- Parameters of one ConvMod
-
-
-# ---- The network as a pyramid
+from c2f_course.figures.drawing import finish, hide_ticks, subplots
+from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
+from c2f_course.figures.notebook_01 import measure_in_turn
 
 
 def plot_stages(image: Tensor, config: Conv2FormerConfig, image_size: tuple[int, int] = (32, 32)) -> Picture:
     """What one position stands for in each stage, and how much of the image its ConvMod's window covers.
 
-    Args:
-        image: (3, H, W), uint8 or float from 0 to 1, in any resolution: it is only the ground.
-        config: whose strides, channels and kernel are drawn.
-        image_size: (H, W) in pixels of what the network would be given.
-
-    Raises ValueError for an image size that is no multiple of the config's stride.
+    image: (3, H, W) in any resolution: it is only the ground. image_size: (H, W) of what the network would be given.
     """
-    height, width = image_size
-    if height % config.stride or width % config.stride or min(height, width) < 1:
-        raise ValueError(f"a {height}×{width} image cannot be halved: use multiples of {config.stride}.")
-    from matplotlib.patches import Rectangle
-
-    figure = new_figure(2.45 * len(config.dims) + 0.2, 3.3)
-    axes = figure.subplots(1, len(config.dims), squeeze=False)[0]
-    k, said = config.kernel_size, []
-    last = STEM_STRIDE[config.stem] * 2 ** (len(config.dims) - 1)
+    (height, width), k, last = image_size, config.kernel_size, config.stride
     outside = max(0, k // 2 * last - min(height, width) // 2) + 0.06 * max(height, width)
+    figure, axes = subplots(2.45 * len(config.dims) + 0.2, 3.3, 1, len(config.dims))
+    said = []
     for i, (ax, dim) in enumerate(zip(axes, config.dims, strict=True)):
         stride = STEM_STRIDE[config.stem] * 2**i
-        rows, columns = height // stride, width // stride
-        ax.imshow(image.permute(1, 2, 0).cpu().numpy(), vmin=0, extent=(0, width, height, 0), alpha=0.75)
+        rows, columns, reach = height // stride, width // stride, k // 2 * stride
+        ax.imshow(as_pixels(image), vmin=0, extent=(0, width, height, 0), alpha=0.75)
         if stride > 1:
             ax.hlines(range(0, height + 1, stride), 0, width, color="white", linewidth=0.35)
             ax.vlines(range(0, width + 1, stride), 0, height, color="white", linewidth=0.35)
         top, left = rows // 2 * stride, columns // 2 * stride
-        ax.add_patch(Rectangle((left, top), stride, stride, facecolor=TEST, edgecolor=TEST, linewidth=1.5, zorder=3))
-        reach = k // 2 * stride
-        corner = (left - reach, top - reach)
-        ax.add_patch(Rectangle(corner, k * stride, k * stride, fill=False, edgecolor=WINDOW, linewidth=2.5))
-        ax.set(xlim=(-outside, width + outside + last), ylim=(height + outside + last, -outside), aspect="equal")
+        ax.add_patch(Rectangle((left, top), stride, stride, color=TEST, linewidth=1.5, zorder=3))
+        corner, side = (left - reach, top - reach), k * stride
+        ax.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=WINDOW, linewidth=2.5))
+        ax.set(xlim=(-outside, width + outside + last), ylim=(height + outside + last, -outside))
         ax.set_title(f"stage {i}: {rows}×{columns}\n{dim} channels", fontsize=10)
-        ax.set_xlabel(f"window: {k * stride}×{k * stride} pixels", fontsize=9)
-        _bare(ax, frame=False)
+        ax.set_xlabel(f"window: {side}×{side} pixels", fontsize=9)
+        hide_ticks(ax, frame=False)
         said.append(f"stage {i} has {rows}×{columns} positions of {stride}×{stride} pixels, and its window covers "
-                    f"{k * stride}×{k * stride} pixels")  # fmt: skip
-    figure.suptitle(
-        f"One position (filled) and its {k}×{k} window, on an image of {height}×{width} pixels", fontsize=12
-    )
+                    f"{side}×{side} pixels")  # fmt: skip
+    title = f"One position (filled) and its {k}×{k} window, on an image of {height}×{width} pixels"
+    figure.suptitle(title, fontsize=12)
     return Picture(figure, f"{'; '.join(said)}.".capitalize())
-
-
-# ---- Drop path and layer scale
 
 
 def plot_drop_path(dropped: Tensor, rates: Sequence[float]) -> Picture:
     """Which branches were dropped for which image, and how often each was, beside how often it should be.
 
-    Args:
-        dropped: (images, branches) bool; two branches a block, in the order of the network.
-        rates: the drop rate of each block, from the first to the last.
-
-    Raises ValueError where the branches are not two for each rate.
+    dropped: (images, branches) bool, two branches a block, from first to last. rates: the drop rate of each block.
     """
-    if dropped.ndim != 2 or dropped.shape[1] != 2 * len(rates):
-        raise ValueError(f"dropped is {tuple(dropped.shape)} with {len(rates)} rates; use (images, two for each rate).")
-    shown = dropped[:40].cpu()
-    figure = new_figure(9.5, 3.7)
-    left, right = figure.subplots(1, 2)
-    left.imshow(shown.cpu().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    figure, (left, right) = subplots(9.5, 3.7, 1, 2)
+    left.imshow(dropped[:40].cpu().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     left.set(title="Dropped (black): a row an image", xlabel="branch, from stem to head", ylabel="image")
     share = dropped.float().mean(0)
-    branches = range(dropped.shape[1])
-    right.plot(branches, share, "o", color=TEST, markersize=4, label=f"measured, {len(dropped):,} images")
-    right.plot(branches, [rate for rate in rates for _ in range(2)], color=TRAIN, drawstyle="steps-mid", label="rate")
+    right.plot(share, "o", color=TEST, markersize=4, label=f"measured, {len(dropped):,} images")
+    right.plot(np.repeat(rates, 2), color=TRAIN, drawstyle="steps-mid", label="rate")
     right.set(title="How often each branch is dropped", xlabel="branch, from stem to head", ylabel="share of images")
     right.set_ylim(0, None)
     right.legend(frameon=False)
@@ -114,45 +77,39 @@ def plot_drop_path(dropped: Tensor, rates: Sequence[float]) -> Picture:
     )
 
 
+@torch.no_grad()
 def branch_sizes(model: Conv2Former, x: Tensor) -> list[float]:
     """How large each branch is beside what it is added to, as a ratio of norms: ConvMod, MLP, ConvMod, MLP, …
 
-    x: normalised images (N, 3, H, W). Nothing is dropped. Two numbers a block.
+    x: normalised images (N, 3, H, W). Nothing is dropped.
     """
     sizes = []
-
-    def add(x: Tensor, y: Tensor) -> Tensor:
-        sizes.append((y.norm() / x.norm()).item())
-        return x + y
-
-    with torch.no_grad():
-        x = model.stem(x)
-        for stage in model.stages:
-            x = stage.downsample(x)
-            for block in stage.blocks:
-                x = add(x, block.scale1(block.convmod(x)))
-                x = add(x, block.scale2(block.mlp(x)))
+    x = model.stem(x)
+    for stage in model.stages:
+        x = stage.downsample(x)
+        for block in stage.blocks:
+            for scale, branch in ((block.scale1, block.convmod), (block.scale2, block.mlp)):
+                y = scale(branch(x))
+                sizes.append((y.norm() / x.norm()).item())
+                x = x + y
     return sizes
 
 
 def plot_branches(sizes: Mapping[str, Sequence[float]], title: str = "How loud each branch begins") -> Picture:
-    """`branch_sizes` of several networks on one logarithmic axis; ConvMods are dots, MLPs are squares."""
-    if not sizes or any(len(values) < 2 or len(values) % 2 for values in sizes.values()):
-        raise ValueError("give at least one network, and two sizes for each of its blocks (ConvMod, MLP).")
-    figure = new_figure(8.6, 3.9)
-    ax = figure.subplots()
+    """`branch_sizes` of at most four networks on one logarithmic axis; ConvMods are dots, MLPs are squares."""
+    figure, ax = subplots(8.6, 3.9)
     said = []
     for (name, values), colour in zip(sizes.items(), (TRAIN, TEST, WINDOW, AMBER), strict=False):
-        ax.plot(range(len(values)), values, color=colour, linewidth=0.8, alpha=0.5)
-        ax.plot(range(0, len(values), 2), values[::2], "o", color=colour, markersize=5, label=name)
-        ax.plot(range(1, len(values), 2), values[1::2], "s", color=colour, markersize=4, markerfacecolor="white")
+        x = range(len(values))
+        ax.semilogy(x, values, color=colour, linewidth=0.8, alpha=0.5)
+        ax.plot(x[::2], values[::2], "o", color=colour, markersize=5, label=name)
+        ax.plot(x[1::2], values[1::2], "s", color=colour, markersize=4, markerfacecolor="white")
         said.append(f"{name}: ConvMod {median(values[::2]):.1g}, MLP {median(values[1::2]):.1g}")
     ax.axhline(1, color="black", linewidth=0.8, linestyle="--")
-    ax.set(yscale="log", title=title, xlabel="branch, from stem to head (● ConvMod, □ MLP)")
-    ax.set_ylabel("size of the branch\nbeside what it is added to")
+    finish(
+        ax, title, "branch, from stem to head (● ConvMod, □ MLP)", "size of the branch\nbeside what it is added to", ""
+    )
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.grid(alpha=0.25)
-    tidy(ax, grid="")
     return Picture(figure, f"Size of a branch beside what it is added to, the median. {'; '.join(said)}.")
 
 
@@ -168,6 +125,13 @@ PARTS = {
 }
 """The parts that a network's cost is split into, and their colours."""
 
+POINTWISE, DEPTHWISE, MLP, MLP_DEPTHWISE, DOWNSAMPLING, REST = PARTS
+LAYERS = {
+    "convmod.a.0": POINTWISE, "convmod.v": POINTWISE, "convmod.proj": POINTWISE, "convmod.a.2": DEPTHWISE,
+    "mlp.fc1": MLP, "mlp.fc2": MLP, "mlp.pos": MLP_DEPTHWISE,
+}  # fmt: skip
+"""The part of each layer of a block; all others are of the rest."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -181,41 +145,21 @@ class Cost:
 
 
 def cost_by_part(model: Conv2Former, image_size: tuple[int, int] = (32, 32)) -> dict[str, dict[str, Cost]]:
-    """Stem, stages and head, and within each the `PARTS` it has, in the order of the network.
-
-    Raises ValueError for an image size that the model does not take.
-    """
+    """Stem, stages and head in the order of the network, and within each the `PARTS` it has."""
     config = model.config
-    model._check(torch.empty(1, config.in_channels, *image_size, device="meta"))
-    stride = STEM_STRIDE[config.stem]
-    costs = {"stem": {"norms and the rest": _cost(model.stem, image_size, config.in_channels)}}
-    height, width = image_size[0] // stride, image_size[1] // stride
-    previous = config.dims[0]
+    costs = {"stem": {REST: _cost(model.stem, image_size, config.in_channels)}}
+    size = tuple(side // STEM_STRIDE[config.stem] for side in image_size)
     for i, (stage, dim) in enumerate(zip(model.stages, config.dims, strict=True)):
-        parts: dict[str, Cost] = {}
+        parts = costs[f"stage {i}"] = {}
         if i:
-            parts["downsampling"] = _cost(stage.downsample, (height, width), previous)
-            height, width = height // 2, width // 2
-        for block in stage.blocks:
-            for part, layers in _layers(block).items():
-                for layer in layers:
-                    channels = layer.in_channels if isinstance(layer, nn.Conv2d) else dim
-                    parts[part] = parts.get(part, Cost()) + _cost(layer, (height, width), channels)
-        costs[f"stage {i}"], previous = parts, dim
-    costs["head"] = {"norms and the rest": _cost(model.head, (height, width), previous)}
+            parts[DOWNSAMPLING] = _cost(stage.downsample, size, config.dims[i - 1])
+            size = tuple(side // 2 for side in size)
+        for name, layer in stage.blocks[0].named_modules():  # the others cost as much
+            if not any(layer.children()):
+                part, cost = LAYERS.get(name, REST), _cost(layer, size, getattr(layer, "in_channels", dim))
+                parts[part] = sum([cost] * len(stage.blocks), parts.get(part, Cost()))
+    costs["head"] = {REST: _cost(model.head, size, config.dims[-1])}
     return costs
-
-
-def _layers(block: Block) -> dict[str, list[nn.Module]]:
-    """A block's layers by part; together they are all that learn."""
-    convmod, mlp = block.convmod, block.mlp
-    return {
-        "ConvMod, 1×1": [convmod.a[0], convmod.v, convmod.proj],
-        "ConvMod, depthwise": [convmod.a[2]],
-        "MLP, 1×1": [mlp.fc1, mlp.fc2],
-        "MLP, 3×3 depthwise": [mlp.pos],
-        "norms and the rest": [convmod.norm, mlp.norm, block.scale1, block.scale2],
-    }
 
 
 def _cost(layer: nn.Module, size: tuple[int, int], channels: int) -> Cost:
@@ -225,148 +169,113 @@ def _cost(layer: nn.Module, size: tuple[int, int], channels: int) -> Cost:
 
 def plot_cost(costs: Mapping[str, Mapping[str, Cost]]) -> Picture:
     """Parameters and multiply-adds as stacked bars, one a stage, from `cost_by_part`; hatched is work on padding."""
-    if not costs:
-        raise ValueError("there is nothing to draw; give what cost_by_part(model) gives.")
-    figure = new_figure(9.6, 4.0)
-    axes = figure.subplots(1, 2)
-    names = list(costs)
+    figure, (left, right) = subplots(9.6, 4.0, 1, 2)
+    names, feet = list(costs), np.zeros((2, len(costs)))  # in millions; above, the next part begins
+    for part, colour in PARTS.items():
+        of_part = [costs[name].get(part, Cost()) for name in names]
+        parameters = np.array([cost.parameters for cost in of_part]) / 1e6
+        nominal, useful = (
+            np.array([(cost.multiply_adds.nominal, cost.multiply_adds.useful) for cost in of_part]).T / 1e6
+        )
+        left.bar(names, parameters, bottom=feet[0], color=colour, width=0.7, label=part)
+        right.bar(names, nominal, bottom=feet[1], color=colour, width=0.7)
+        right.bar(names, nominal - useful, bottom=feet[1] + useful, width=0.7, fill=False, hatch="////", linewidth=0)
+        feet += (parameters, nominal)
     said = []
-    quantities = (
-        ("parameters", "million parameters", lambda cost: cost.parameters),
-        ("multiply-adds", "million multiply-adds an image", lambda cost: cost.multiply_adds.nominal),
-    )
-    for ax, (what, label, count) in zip(axes, quantities, strict=True):
-        feet = np.zeros(len(names))
-        for part, colour in PARTS.items():
-            values = np.array([count(costs[name].get(part, Cost())) for name in names]) / 1e6
-            if not values.any():
-                continue
-            ax.bar(names, values, bottom=feet, color=colour, width=0.7, label=part)
-            if what == "multiply-adds":
-                waste = [
-                    cost.nominal - cost.useful for cost in (costs[n].get(part, Cost()).multiply_adds for n in names)
-                ]
-                tops = feet + values - np.array(waste) / 1e6
-                ax.bar(names, np.array(waste) / 1e6, bottom=tops, width=0.7, fill=False, hatch="////", linewidth=0)
-            feet += values
-        for x, foot in enumerate(feet):
-            ax.text(x, foot, f" {foot:.1f}" if foot >= 0.05 else f"{foot:.3f}", ha="center", va="bottom", fontsize=9)
-        ax.set(title=f"{what}: {feet.sum():,.1f} million", ylabel=label, ylim=(0, 1.1 * feet.max()))
+    labels = ("million parameters", "million multiply-adds an image")
+    for ax, what, label, tops in zip((left, right), ("parameters", "multiply-adds"), labels, feet, strict=True):
+        for name, top in zip(names, tops, strict=True):
+            ax.text(name, top, f" {top:.1f}" if top >= 0.05 else f"{top:.3f}", ha="center", va="bottom", fontsize=9)
+        ax.set(title=f"{what}: {tops.sum():,.1f} million", ylabel=label, ylim=(0, 1.1 * tops.max()))
         ax.tick_params(axis="x", labelsize=9)
         tidy(ax, grid="")
-        said.append(f"{what} in millions: {', '.join(f'{n} {v:.2f}' for n, v in zip(names, feet, strict=True))}")
-    handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        said.append(f"{what} in millions: {', '.join(f'{n} {v:.2f}' for n, v in zip(names, tops, strict=True))}")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return Picture(figure, f"Per stage, {'; '.join(said)}.")
 
 
+@torch.no_grad()
 def time_by_part(block: Block, x: Tensor, repeats: int = 9) -> dict[str, tuple[float, float]]:
-    """Seconds and nominal multiply-adds of each part of a block for a batch x (N, C, H, W), forward, without gradients.
-
-    The parts are measured in turn, so that whatever else the computer does falls on all alike; the median counts.
-    """
-    images, _, height, width = x.shape
-    hidden = block.mlp.fc1.out_channels
-    wide = torch.randn(images, hidden, height, width, device=x.device, dtype=x.dtype)
+    """Seconds (on one thread) and nominal multiply-adds of each part of a block for a batch x (N, C, H, W), forward."""
     convmod, mlp = block.convmod, block.mlp
-    calls: dict[str, list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]]] = {
-        "ConvMod, 1×1": [(convmod.a[0], (x,)), (convmod.v, (x,)), (convmod.proj, (x,))],
-        "ConvMod, depthwise": [(convmod.a[2], (x,))],
-        "MLP, 1×1": [(mlp.fc1, (x,)), (mlp.fc2, (wide,))],
-        "MLP, 3×3 depthwise": [(mlp.pos, (wide,))],
-        "norms and the rest": [
-            (convmod.norm, (x,)), (mlp.norm, (x,)), (F.gelu, (x,)), (F.gelu, (wide,)), (F.gelu, (wide,)),
-            (torch.mul, (x, x)), (torch.add, (x, x)), (torch.add, (x, x)), (torch.add, (wide, wide)),
+    wide = torch.randn(len(x), mlp.fc1.out_channels, *x.shape[2:])
+    calls = {
+        POINTWISE: [(convmod.a[0], x), (convmod.v, x), (convmod.proj, x)],
+        DEPTHWISE: [(convmod.a[2], x)],
+        MLP: [(mlp.fc1, x), (mlp.fc2, wide)],
+        MLP_DEPTHWISE: [(mlp.pos, wide)],
+        REST: [
+            (convmod.norm, x), (mlp.norm, x), (F.gelu, x), (F.gelu, wide), (F.gelu, wide),
+            (torch.mul, x, x), (torch.add, x, x), (torch.add, x, x), (torch.add, wide, wide),
         ],
     }  # fmt: skip
-    seconds: dict[str, list[float]] = {part: [] for part in calls}
-    with torch.no_grad():
-        for turn in range(repeats + 2):
-            for part, parts in calls.items():
-                began = time.perf_counter()
-                for call, arguments in parts:
-                    call(*arguments)
-                if turn > 1:  # the first two are for warming up, and for choosing how the depthwise one is computed
-                    seconds[part].append(time.perf_counter() - began)
-    work = {
-        part: images * sum((_cost(layer, (height, width), layer.in_channels) for layer in layers
-                            if isinstance(layer, nn.Conv2d)), Cost()).multiply_adds.nominal
-        for part, layers in _layers(block).items()
-    }  # fmt: skip
-    return {part: (median(times), float(work[part])) for part, times in seconds.items()}
+    seconds = measure_in_turn({part: partial(_call_all, each) for part, each in calls.items()}, repeats, 0)
+    measured = {}
+    for part, each in calls.items():
+        convolutions = [call for call, *_ in each if isinstance(call, nn.Conv2d)]
+        work = sum(multiply_adds(conv, x.shape[2:], conv.in_channels).nominal for conv in convolutions)
+        measured[part] = (seconds[part], float(len(x) * work))
+    return measured
 
 
-def plot_time(measured: Mapping[str, tuple[float, float]], title: str = "") -> Picture:
+def _call_all(calls: Sequence[tuple]) -> None:
+    for call, *arguments in calls:
+        call(*arguments)
+
+
+def plot_time(measured: Mapping[str, tuple[float, float]], title: str) -> Picture:
     """Each part's share of the multiply-adds and of the time, side by side, from `time_by_part`."""
-    seconds, work = (np.array(values) for values in zip(*measured.values(), strict=True))
-    if min(seconds.sum(), work.sum()) <= 0:
-        raise ValueError("no time was measured, or there are no multiply-adds; give what time_by_part gives.")
-    figure = new_figure(8.6, 2.4)
-    ax = figure.subplots()
-    said = []
-    for y, (name, values) in enumerate((("time", seconds), ("multiply-adds", work))):
-        share, left = values / values.sum(), 0.0
-        for part, value in zip(measured, share, strict=True):
-            ax.barh(y, value, left=left, color=PARTS[part], label=part if y == 0 else None, edgecolor="white")
-            if value > 0.05:
-                ink = "white" if PARTS[part] in (TRAIN, TEST, SOFT) else "black"
-                ax.text(left + value / 2, y, f"{value:.0%}", ha="center", va="center", fontsize=9, color=ink)
-            left += value
-        said.append(f"of the {name} {', '.join(f'{p} {v:.0%}' for p, v in zip(measured, share, strict=True))}")
-    ax.set_yticks([0, 1], [f"time ({seconds.sum() * 1e3:.0f} ms)", f"multiply-adds ({work.sum() / 1e6:,.0f} M)"])
-    ax.set_xticks([])
-    ax.set_title(title)
+    values = np.array(list(measured.values()))  # (parts, 2)
+    (seconds, work), shares = values.sum(0), values / values.sum(0)
+    figure, ax = subplots(8.6, 2.4)
+    left = np.zeros(2)
+    for part, share in zip(measured, shares, strict=True):
+        ink = "white" if PARTS[part] in (TRAIN, TEST, SOFT) else "black"
+        bars = ax.barh([0, 1], share, left=left, color=PARTS[part], label=part, edgecolor="white")
+        labels = [f"{value:.0%}" if value > 0.05 else "" for value in share]
+        ax.bar_label(bars, labels, label_type="center", fontsize=9, color=ink)
+        left += share
+    ax.set_yticks([0, 1], [f"time ({seconds * 1e3:.0f} ms)", f"multiply-adds ({work / 1e6:,.0f} M)"])
+    ax.set(title=title, xticks=[])
     ax.spines[:].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return Picture(figure, f"{title + ': ' if title else ''}{'; '.join(said)}.")
+    said = "; ".join(
+        f"of the {name} {', '.join(f'{part} {value:.0%}' for part, value in zip(measured, share, strict=True))}"
+        for name, share in zip(("time", "multiply-adds"), shares.T, strict=True)
+    )
+    return Picture(figure, f"{title}: {said}.")
 
 
 # ---- The variants
 
 
 def plot_variants(configs: Mapping[str, Conv2FormerConfig], parameters: Mapping[str, int]) -> Picture:
-    """Each network as a row of boxes, one a stage: as wide as it has blocks, higher with more channels (by the root).
-
-    Raises ValueError for none, and where the parameters are not of the same networks.
-    """
-    if not configs or set(configs) != set(parameters):
-        raise ValueError(f"configs are of {', '.join(configs) or 'none'}, parameters of {', '.join(parameters)}.")
-    from matplotlib.patches import Rectangle
-
-    figure = new_figure(9.6, 0.62 * len(configs) + 0.7)
-    ax = figure.subplots()
+    """Each network as a row of boxes, one a stage: as wide as it has blocks, as high as the channels' root."""
+    figure, ax = subplots(9.6, 0.62 * len(configs) + 0.7)
     most = max(max(config.dims) for config in configs.values())
-    gap, widest = 1.2, 0.0
-    for row, config in enumerate(configs.values()):
+    colours, widest, told = {11: TRAIN, 7: AMBER}, 0.0, []
+    for row, (name, config) in enumerate(configs.items()):
         x, foot = 0.0, -float(row)
         for dim, depth in zip(config.dims, config.depths, strict=True):
-            height = 0.68 * (dim / most) ** 0.5
-            face = TRAIN if config.kernel_size == 11 else AMBER
-            ax.add_patch(Rectangle((x, foot), depth, height, facecolor=face, edgecolor="white"))
-            ax.vlines([x + i for i in range(1, depth)], foot, foot + height, color="white", linewidth=0.5)
+            strip = {"width": 1, "bottom": foot, "align": "edge", "edgecolor": "white", "linewidth": 0.5}
+            ax.bar(x + np.arange(depth), 0.68 * (dim / most) ** 0.5, color=colours[config.kernel_size], **strip)
             ax.text(x + depth / 2, foot - 0.04, f"{dim}", ha="center", va="top", fontsize=7)
-            x += depth + gap
-        ax.text(x, foot + 0.2, f"{parameters[list(configs)[row]] / 1e6:.1f} M", va="center", fontsize=10)
+            x += depth + 1.2
+        ax.text(x, foot + 0.2, f"{parameters[name] / 1e6:.1f} M", va="center", fontsize=10)
         widest = max(widest, x)
-    ax.set(xlim=(-0.5, widest + 8), ylim=(-len(configs) + 0.7, 1.0))
+        dims, depths = ("-".join(map(str, counts)) for counts in (config.dims, config.depths))
+        told.append(f"{name}: channels {dims}, blocks {depths}, kernel {config.kernel_size}, {parameters[name]:,} "
+                    "parameters")  # fmt: skip
+    for k, colour in colours.items():
+        ax.bar(0, 0, color=colour, label=f"{k}×{k} kernels")
+    ax.set(xlim=(-0.5, widest + 8), ylim=(-len(configs) + 0.7, 1.0), xticks=[])
     ax.set_yticks([-row + 0.2 for row in range(len(configs))], configs)
-    ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    from matplotlib.patches import Patch
-
-    used = sorted({config.kernel_size for config in configs.values()}, reverse=True)
-    keys = [Patch(color=TRAIN if k == 11 else AMBER, label=f"{k}×{k} kernels") for k in used]
-    figure.legend(handles=keys, loc="outside lower right", ncols=len(keys), frameon=False)
-    figure.suptitle(
-        "A strip is a block, higher with more channels; at the right the parameters in millions", fontsize=12
-    )
-    told = "; ".join(
-        f"{name}: channels {'-'.join(map(str, config.dims))}, blocks {'-'.join(map(str, config.depths))}, kernel "
-        f"{config.kernel_size}, {parameters[name]:,} parameters"
-        for name, config in configs.items()
-    )
-    return Picture(figure, f"{told}.")
+    figure.legend(loc="outside lower right", ncols=2, frameon=False)
+    title = "A strip is a block, higher with more channels; at the right the parameters in millions"
+    figure.suptitle(title, fontsize=12)
+    return Picture(figure, f"{'; '.join(told)}.")
 
 
 SEED_TO_PAPER = {
@@ -381,52 +290,35 @@ SEED_TO_PAPER = {
 """The fields in which the seed model and the paper's N differ (but for the recipe's drop path), in words."""
 
 
-def steps_to_paper() -> dict[str, int]:
-    """Parameters after each change that leads from the seed model to the paper's N, the seed model's first."""
-    seed, paper = VARIANTS["conv2former_n_cifar"], replace(VARIANTS["conv2former_n"], num_classes=1000)
-    counts = {"seed": _parameters(seed)}
-    config = seed
-    for name in SEED_TO_PAPER:
-        config = replace(config, **{name: getattr(paper, name)})
-        counts[name] = _parameters(config)
-    return counts
-
-
-def _parameters(config: Conv2FormerConfig) -> int:
+def steps_to_paper() -> list[int]:
+    """Parameters of the seed model, and after each change of `SEED_TO_PAPER` that leads to the paper's N."""
+    config, paper = VARIANTS["conv2former_n_cifar"], replace(VARIANTS["conv2former_n"], num_classes=1000)
+    counts = []
     with torch.device("meta"):  # shapes without numbers: nothing is stored
-        return count_parameters(Conv2Former(config))
+        for name in (None, *SEED_TO_PAPER):
+            config = replace(config, **{name: getattr(paper, name)}) if name else config
+            counts.append(count_parameters(Conv2Former(config)))
+    return counts
 
 
 def plot_steps() -> Picture:
     """From the seed model to the paper's N, one change at a time: how many parameters each adds or takes away."""
-    counts = steps_to_paper()
-    values = list(counts.values())
-    figure = new_figure(9.6, 3.9)
-    ax = figure.subplots()
+    counts = np.array(steps_to_paper())
+    changes, millions = np.diff(counts), counts / 1e6
     names = ["ours\nN, CIFAR-10", *SEED_TO_PAPER.values(), "paper\nN, ImageNet"]
-    changes = np.diff(values)
-    ax.bar([0, len(names) - 1], [values[0] / 1e6, values[-1] / 1e6], color=SOFT, width=0.65)
-    for x, (before, change) in enumerate(zip(values, changes, strict=False), start=1):
-        ax.bar(x, change / 1e6, bottom=before / 1e6, color=TEST if change > 0 else TRAIN, width=0.65)
-        ax.hlines(before / 1e6, x - 1.33, x + 0.33, color="#999999", linewidth=0.8)
-        top = max(before, before + change) / 1e6
-        ax.text(x, top + 0.15, f"{change:+,}".replace("-", "−"), ha="center", va="bottom", fontsize=9)
-    ax.hlines(values[-1] / 1e6, len(names) - 2.33, len(names) - 0.67, color="#999999", linewidth=0.8)
-    for x, value in ((0, values[0]), (len(names) - 1, values[-1])):
-        ax.text(x, value / 1e6 + 0.15, f"{value:,}", ha="center", va="bottom", fontsize=9)
+    last = len(names) - 1
+    signed = [f"{change:+,}".replace("-", "−") for change in changes]
+    figure, ax = subplots(9.6, 3.9)
+    ax.bar([0, last], millions[[0, -1]], color=SOFT, width=0.65)
+    colours = [TEST if change > 0 else TRAIN for change in changes]
+    ax.bar(range(1, last), changes / 1e6, bottom=millions[:-1], color=colours, width=0.65)
+    ax.hlines(millions, np.arange(last) - 0.33, np.arange(last) + 1.33, color="#999999", linewidth=0.8)
+    tops = [millions[0], *np.maximum(millions[:-1], millions[1:]), millions[-1]]
+    for x, (top, text) in enumerate(zip(tops, [f"{counts[0]:,}", *signed, f"{counts[-1]:,}"], strict=True)):
+        ax.text(x, top + 0.15, text, ha="center", va="bottom", fontsize=9)
     ax.set_xticks(range(len(names)), names, fontsize=8.5)
     ax.set(ylabel="million parameters", title="From our model to the paper's N, one change at a time", ylim=(0, 17))
     tidy(ax, grid="")
-    words = [" ".join(text.split()) for text in SEED_TO_PAPER.values()]
-    told = ", ".join(f"{text}: {change:+,}" for text, change in zip(words, changes, strict=True)).replace(" -", " −")
-    return Picture(figure, f"From {values[0]:,} parameters to {values[-1]:,}. {told}.")
-
-
-# ---- Strokes
-
-
-def _bare(ax: "Axes", frame: bool = True) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(frame)
-    ax.spines[:].set(color="#BBBBBB")
+    words = (" ".join(text.split()) for text in SEED_TO_PAPER.values())
+    told = ", ".join(map(": ".join, zip(words, signed, strict=True)))
+    return Picture(figure, f"From {counts[0]:,} parameters to {counts[-1]:,}. {told}.")

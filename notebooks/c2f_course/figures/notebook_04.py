@@ -7,21 +7,18 @@ run with a seed of its own, and a second run with the same seed tells which numb
 Shapes: N images, C channels, H x W pixels, K classes.
 """
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import fmean, median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import SOFT, TEST, TRAIN, Picture, new_figure, number
+from c2f.maps.picture import SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, number, tidy
 from c2f.training import augment as ops
 from c2f.training.recipes import Recipe
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from c2f_course.figures.drawing import finish, show_image, subplots
 
 Change = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """From images (N, 3, H, W) in [0, 1], soft labels (N, K) and a strength to changed images and labels."""
@@ -67,36 +64,50 @@ def draw_augmented(name: str, images: Tensor, targets: Tensor, strength: float, 
     if not 0 <= strength <= chosen.most:
         raise ValueError(f"the strength of {name} is {strength}; use 0 (off) to {chosen.most:g}.")
     images = images / 255 if images.dtype == torch.uint8 else images
+    if strength == 0:
+        return Drawn(images, targets, ["as it is"] * len(images))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        told = chosen.tell(images, strength) if strength else ["as it is"] * len(images)
+        told = chosen.tell(images, strength)
         torch.manual_seed(seed)
-        changed, targets = chosen.change(images, targets, strength) if strength else (images, targets)
+        changed, targets = chosen.change(images, targets, strength)
     return Drawn(changed.clamp(0, 1), targets, told)
 
 
 def steps_of(recipe: Recipe) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
     """What a recipe does to images before it mixes them, in `Augment`'s order: names and functions of a batch."""
-    resized, shifted = recipe.crop == "resized", recipe.crop == "shift"
-    steps = [
-        (recipe.color_jitter, "colour jitter", partial(ops.color_jitter, amount=recipe.color_jitter)),
-        (recipe.image_mixup, "image-level mixup", partial(ops.image_mixup, probability=recipe.image_mixup)),
-        (resized, "resized crop", partial(ops.random_resized_crop, smallest=recipe.crop_scale)),
-        (shifted, "shift", partial(ops.random_shift, padding=recipe.crop_padding)),
-        (recipe.rand_augment, "RandAugment", partial(ops.rand_augment, magnitude=recipe.rand_augment)),
-        (recipe.erasing, "erasing", partial(ops.random_erasing, probability=recipe.erasing)),
-        (recipe.flip, "flip", partial(ops.random_flip, probability=recipe.flip)),
-        (recipe.rotation, "rotation", partial(ops.random_rotation, degrees=recipe.rotation)),
-    ]
-    return [(name, change) for is_on, name, change in steps if is_on]
+    steps = (
+        ("colour jitter", ops.color_jitter, recipe.color_jitter),
+        ("image-level mixup", ops.image_mixup, recipe.image_mixup),
+        ("resized crop", ops.random_resized_crop, recipe.crop == "resized" and recipe.crop_scale),
+        ("shift", ops.random_shift, recipe.crop == "shift" and recipe.crop_padding),
+        ("RandAugment", ops.rand_augment, recipe.rand_augment),
+        ("erasing", ops.random_erasing, recipe.erasing),
+        ("flip", ops.random_flip, recipe.flip),
+        ("rotation", ops.random_rotation, recipe.rotation),
+    )
+    return [(name, lambda images, f=f, s=strength: f(images, s)) for name, f, strength in steps if strength]
+
+
+def milder(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with every augmentation's strength times `share` (0 is off), as far as each can go."""
+    whole = {name: getattr(recipe, name) * share for name in ("rotation", "mixup", "cutmix")}
+    parts = ("color_jitter", "image_mixup", "erasing", "flip")
+    return replace(
+        recipe,
+        crop_scale=max(0.05, 1 - (1 - recipe.crop_scale) * share),
+        crop_padding=round(recipe.crop_padding * share),
+        rand_augment=min(10, round(recipe.rand_augment * share)),
+        **whole,
+        **{name: min(1.0, getattr(recipe, name) * share) for name in parts},
+    )
 
 
 # What each one drew: the same calls as in c2f.training.augment, in the same order. Tests hold the two together.
 
 
 def _tell_jitter(images: Tensor, amount: float) -> list[str]:
-    light, contrast, colour = ops.uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3).tolist()
-    drawn = zip(light, contrast, colour, strict=True)
+    drawn = ops.uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3).T.tolist()
     return [f"brightness × {b:.2f}\ncontrast {c:.2f}, colour {s:.2f}" for b, c, s in drawn]
 
 
@@ -108,21 +119,17 @@ def _tell_crop(images: Tensor, lost: float) -> list[str]:
 
 
 def _tell_shift(images: Tensor, padding: float) -> list[str]:
-    p = round(padding)
-    down, right = torch.randint(-p, p + 1, (2, len(images))).tolist()
-    told = (_moves(d, "down", "up") + _moves(r, "right", "left") for d, r in zip(down, right, strict=True))
-    return [", ".join(moves) or "not moved" for moves in told]
-
-
-def _moves(pixels: int, forward: str, back: str) -> list[str]:
-    return [f"{abs(pixels)} {forward if pixels > 0 else back}"] if pixels else []
+    told = []
+    for down, right in torch.randint(-round(padding), round(padding) + 1, (2, len(images))).T.tolist():
+        moves = ((down, "down" if down > 0 else "up"), (right, "right" if right > 0 else "left"))
+        told.append(", ".join(f"{abs(pixels)} {way}" for pixels, way in moves if pixels) or "not moved")
+    return told
 
 
 def _tell_erasing(images: Tensor, probability: float) -> list[str]:
     boxes = ops.random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
-    shares = (boxes.height * boxes.width / (images.shape[-1] * images.shape[-2])).tolist()
-    chosen = ops.chance(images, probability).tolist()
-    return [f"{s:.0%} erased" if c else "as it is" for s, c in zip(shares, chosen, strict=True)]
+    shares = boxes.height * boxes.width / images[0, 0].numel() * ops.chance(images, probability)
+    return [f"{share:.0%} erased" if share else "as it is" for share in shares.tolist()]
 
 
 def _tell_flip(images: Tensor, probability: float) -> list[str]:
@@ -135,32 +142,22 @@ def _tell_rotation(images: Tensor, degrees: float) -> list[str]:
 
 
 def _tell_rand_augment(images: Tensor, magnitude: float) -> list[str]:
-    names, lines = list(ops.RAND_AUGMENT), []
+    names, signless = list(ops.RAND_AUGMENT), ("identity", "posterize", "solarize", "autocontrast", "equalize")
+    told = [[] for _ in images]
     for _ in range(2):
-        drawn = torch.randint(len(names), (len(images),)).tolist()
-        up = ops.chance(images, 0.5).tolist()
-        lines.append([_with_sign(names[number], plus) for number, plus in zip(drawn, up, strict=True)])
-    return [f"{first},\n{second}" for first, second in zip(*lines, strict=True)]
+        drawn, up = torch.randint(len(names), (len(images),)).tolist(), ops.chance(images, 0.5).tolist()
+        for text, name, plus in zip(told, (names[i] for i in drawn), up, strict=True):
+            text.append(name.replace("_", " ") + ("" if name in signless else " +" if plus else " −"))
+    return [",\n".join(text) for text in told]
 
 
-SIGNLESS = ("identity", "posterize", "solarize", "autocontrast", "equalize")
+def _tell_share(weights: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], list[str]]:
+    return lambda images, s: [f"{share:.0%} its own" for share in weights(images, s).flatten(1).mean(1).tolist()]
 
 
-def _with_sign(name: str, plus: bool) -> str:
-    return name.replace("_", " ") + ("" if name in SIGNLESS else " +" if plus else " −")
-
-
-def _tell_mixup(images: Tensor, alpha: float) -> list[str]:
-    return [f"{share:.0%} its own" for share in ops.mixup_weights(images, alpha)[:, 0, 0, 0].tolist()]
-
-
-def _tell_cutmix(images: Tensor, alpha: float) -> list[str]:
-    return [f"{share:.0%} its own" for share in ops.cutmix_weights(images, alpha).mean((1, 2, 3)).tolist()]
-
-
-def _tell_image_mixup(images: Tensor, probability: float) -> list[str]:
+def _image_mixup_weights(images: Tensor, probability: float) -> Tensor:
     chosen, kept = ops.chance(images, probability), ops.beta(images, alpha=1.5)
-    return [f"{share:.0%} its own" for share in torch.where(chosen, kept, 1.0).tolist()]
+    return torch.where(chosen, kept, 1.0)[:, None]
 
 
 def _images_only(change: Callable[[Tensor, float], Tensor]) -> Change:
@@ -200,109 +197,67 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         "The label stays for small angles; at 180 degrees a 6 is a 9.",
     ),
     "MixUp": Augmentation(
-        "is alpha of the Beta distribution that the share comes from", 0.8, 2.0, 0.1, ops.mixup, _tell_mixup,
+        "is alpha of the Beta distribution that the share comes from", 0.8, 2.0, 0.1, ops.mixup,
+        _tell_share(ops.mixup_weights),
         "The label is mixed in the image's proportion.",
     ),
     "CutMix": Augmentation(
-        "is alpha of the Beta distribution that the area comes from", 1.0, 2.0, 0.1, ops.cutmix, _tell_cutmix,
+        "is alpha of the Beta distribution that the area comes from", 1.0, 2.0, 0.1, ops.cutmix,
+        _tell_share(ops.cutmix_weights),
         "The label is mixed in proportion to the area.",
     ),
     "image-level mixup": Augmentation(
-        "of the images are blended with another", 1.0, 1.0, 0.1, _images_only(ops.image_mixup), _tell_image_mixup,
+        "of the images are blended with another", 1.0, 1.0, 0.1, _images_only(ops.image_mixup),
+        _tell_share(_image_mixup_weights),
         "The label stays, although half of the image may be something else. The seed recipe lists this and, as it "
         "calls it, nothing is blended.",
     ),
 }  # fmt: skip
 
 
-def milder(recipe: Recipe, share: float) -> Recipe:
-    """The recipe with every augmentation's strength times `share` (0 is off), as far as each can go."""
-    return replace(
-        recipe,
-        color_jitter=min(1.0, recipe.color_jitter * share),
-        image_mixup=min(1.0, recipe.image_mixup * share),
-        crop_scale=max(0.05, 1 - (1 - recipe.crop_scale) * share),
-        crop_padding=round(recipe.crop_padding * share),
-        erasing=min(1.0, recipe.erasing * share),
-        flip=min(1.0, recipe.flip * share),
-        rotation=recipe.rotation * share,
-        rand_augment=min(10, round(recipe.rand_augment * share)),
-        mixup=recipe.mixup * share,
-        cutmix=recipe.cutmix * share,
-    )
-
-
-# ---- Figures
-
-
 def plot_image_table(
-    rows: Mapping[str, Tensor],
-    columns: Sequence[str] = (),
-    captions: Sequence[Sequence[str]] = (),
-    *,
-    title: str = "",
-    side: float = 1.0,
-) -> Picture:
+    rows: Mapping[str, Tensor], columns: Sequence[str] = (), captions: Sequence[Sequence[str]] = (), *,
+    title: str = "", side: float = 1.0,
+) -> Picture:  # fmt: skip
     """Images in a table: a name before every row, a name over every column, a caption under every image.
 
-    Args:
-        rows: (M, 3, H, W) images for each row's name, uint8 or float from 0 to 1; the same M in each.
-        columns: M names, or none.
-        captions: M texts for each row, or none at all.
-        side: inches of one image.
-
-    Raises ValueError for rows that differ in length and for names that do not fit them.
+    rows: (M, 3, H, W) images for each row's name, uint8 or float from 0 to 1. side: inches of one image.
     """
-    lengths = {len(images) for images in rows.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"the rows hold {sorted(lengths)} images; give at least one row, and as many in each.")
-    (count,) = lengths
-    if columns and len(columns) != count:
-        raise ValueError(f"there are {len(columns)} column names for {count} columns; give one each, or none.")
-    if captions and [len(row) for row in captions] != [count] * len(rows):
-        raise ValueError(f"the captions do not fit {len(rows)} rows of {count}; give one an image, or none.")
+    count = len(next(iter(rows.values())))
     lines = max((text.count("\n") + 1 for row in captions for text in row), default=0)
-    margin = 0.085 * max(map(len, rows)) if any(rows) else 0
+    margin = 0.085 * max(map(len, rows))
     height = len(rows) * (side + 0.17 * lines + 0.05) + 0.25 * bool(columns) + 0.35 * bool(title)
-    figure = new_figure(count * (side + 0.08) + margin + 0.1, height)
-    axes = figure.subplots(len(rows), count, squeeze=False)
+    figure, axes = subplots(count * (side + 0.08) + margin + 0.1, height, len(rows), count, squeeze=False)
     for r, (name, images) in enumerate(rows.items()):
-        for c, image in enumerate(images):
-            _show(axes[r, c], image)
-            axes[r, c].set_xlabel(captions[r][c] if captions else "", fontsize=8, labelpad=2)
+        for c, (ax, image) in enumerate(zip(axes[r], images, strict=True)):
+            show_image(ax, image, columns[c] if columns and r == 0 else "", 9)
+            ax.set_xlabel(captions[r][c] if captions else "", fontsize=8, labelpad=2)
         axes[r, 0].set_ylabel(name, fontsize=10, rotation=0, ha="right", va="center")
-    for ax, name in zip(axes[0], columns, strict=False):
-        ax.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=11)
-    named = f"{len(rows)} row{'s' * (len(rows) > 1)} of {count} images"
-    said = [
-        ("rows", [name for name in rows if name.strip()]),
-        ("columns", columns),
-        ("captions", [text for row in captions for text in row]),
+    named = {
+        "rows": [name for name in rows if name.strip()],
+        "columns": columns,
+        "captions": [text for row in captions for text in row],
+    }
+    listed = [
+        f"{what}: {', '.join(' '.join(text.split()) for text in texts)}" for what, texts in named.items() if texts
     ]
-    listed = "; ".join(f"{what}: {', '.join(' '.join(t.split()) for t in texts)}" for what, texts in said if texts)
-    return Picture(figure, f"{title + ': ' if title else ''}{named}{'; ' + listed if listed else ''}.")
+    size = f"{len(rows)} row{'s' * (len(rows) > 1)} of {count} images"
+    return Picture(figure, f"{title + ': ' if title else ''}{'; '.join([size, *listed])}.")
 
 
 def plot_histograms(before: Tensor, after: Tensor) -> Picture:
-    """How often each value occurs before and after normalisation, red, green and blue on top of each other.
-
-    Args:
-        before: (N, 3, H, W) uint8.
-        after: the same images, normalised float.
-    """
-    figure = new_figure(8.5, 2.8)
-    axes = figure.subplots(1, 2)
-    colours, styles = ("#D55E00", "#009E73", "#0072B2"), ("-", "--", ":")
+    """How often each value occurs before (uint8) and after normalisation of images (N, 3, H, W), colour by colour."""
+    figure, axes = subplots(8.5, 2.8, 1, 2)
+    styles = {"red": (TEST, "-"), "green": (WINDOW, "--"), "blue": (TRAIN, ":")}
     for ax, values, name in zip(axes, (before.float(), after), ("as stored: 0 to 255", "normalised"), strict=True):
-        for channel, (colour, style) in enumerate(zip(colours, styles, strict=True)):
+        for channel, (colour, (ink, stroke)) in enumerate(styles.items()):
             one = values[:, channel].flatten().cpu()  # from its own least to its own greatest: the same bins in both
             counts, edges = torch.histogram(one, 30, range=(one.min().item(), one.max().item()), density=True)
-            label = ("red", "green", "blue")[channel]
-            ax.stairs(counts.numpy(), edges.numpy(), color=colour, linestyle=style, linewidth=1.8, label=label)
+            ax.stairs(counts.numpy(), edges.numpy(), color=ink, linestyle=stroke, linewidth=1.8, label=colour)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set(title=name, xlabel="value of a pixel", ylabel="how often", yticks=[])
-        ax.spines[["top", "right"]].set_visible(False)
+        tidy(ax, grid="")
     axes[0].legend(frameon=False)
     return Picture(
         figure,
@@ -312,123 +267,93 @@ def plot_histograms(before: Tensor, after: Tensor) -> Picture:
     )
 
 
-def plot_mixed(mixed: Tensor, targets: Tensor, names: Sequence[str], own: Sequence[int], *, title: str = "") -> Picture:
-    """Each mixed image, and below it its soft label, drawn as bars.
-
-    Args:
-        mixed: (M, 3, H, W).
-        targets: (M, K), each sums to 1.
-        own: for each mixed image, the class that it began as.
-
-    Raises ValueError where the targets do not fit.
-    """
-    if targets.shape != (len(mixed), len(names)):
-        raise ValueError(f"the targets have shape {tuple(targets.shape)}; give {(len(mixed), len(names))}.")
-    figure = new_figure(2.15 * len(mixed), 4.0)
-    axes = figure.subplots(2, len(mixed), squeeze=False, height_ratios=[1.15, 1])
-    for m, (image, target, first) in enumerate(zip(mixed, targets.tolist(), own, strict=True)):
-        _show(axes[0, m], image)
-        axes[0, m].set_title(f"began as: {names[first]}", fontsize=10)
-        ax = axes[1, m]
-        ax.barh(range(len(names)), target, color=[TRAIN if k == first else TEST for k in range(len(names))], height=0.6)
-        for k, share in enumerate(target):
-            if share >= 0.005:
-                inside = {"x": share - 0.03, "ha": "right", "color": "white"}
-                beside = {"x": share + 0.03, "ha": "left", "color": "black"}
-                ax.text(y=k, s=f"{share:.0%}", va="center", fontsize=9, **(inside if share > 0.7 else beside))
-        ax.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the label")
-        ax.set_yticks(range(len(names)), names if m == 0 else [""] * len(names), fontsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
+def plot_mixed(mixed: Tensor, targets: Tensor, names: Sequence[str], own: Sequence[int], *, title: str) -> Picture:
+    """Each mixed image (M, 3, H, W), and below it its soft label (M, K) as bars; `own` is the class it began as."""
+    figure, axes = subplots(2.15 * len(mixed), 4.0, 2, len(mixed), squeeze=False, height_ratios=[1.15, 1])
+    told = []
+    for (above, below), image, target, first in zip(axes.T, mixed, targets.tolist(), own, strict=True):
+        show_image(above, image, f"began as: {names[first]}")
+        below.barh(
+            range(len(names)), target, color=[TRAIN if k == first else TEST for k in range(len(names))], height=0.6
+        )
+        shares = [(k, share) for k, share in enumerate(target) if share >= 0.005]
+        for k, share in shares:
+            inside = {"x": share - 0.03, "ha": "right", "color": "white"}
+            beside = {"x": share + 0.03, "ha": "left", "color": "black"}
+            below.text(y=k, s=f"{share:.0%}", va="center", fontsize=9, **(inside if share > 0.7 else beside))
+        below.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the label")
+        below.set_yticks(range(len(names)), names if below is axes[1, 0] else [""] * len(names), fontsize=9)
+        tidy(below, grid="")
+        parts = sorted(((share, names[k]) for k, share in shares), reverse=True)
+        told.append(" + ".join(f"{share:.0%} {name}" for share, name in parts))
     figure.suptitle(title, fontsize=11)
-    told = "; ".join(_describe_target(target, names) for target in targets.tolist())
-    return Picture(figure, f"{title + ': ' if title else ''}{len(mixed)} mixed images with the labels {told}.")
+    return Picture(figure, f"{title}: {len(mixed)} mixed images with the labels {'; '.join(told)}.")
 
 
 def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: str) -> Picture:
     """Microseconds an image of each measured thing: the median as a dot, all measurements as a line; log scale.
 
-    Args:
-        seconds: for each name the measured times of one batch; "training step…" is drawn in another colour.
-        images: images of a batch.
-
-    Raises ValueError where something was not measured.
+    seconds: for each name the times of one batch of so many images; "training step…" is drawn in another colour.
     """
-    if not seconds or not all(seconds.values()):
-        raise ValueError("there is nothing measured for at least one name; give one time or more for each.")
-    micro = {name: [1e6 * t / images for t in times] for name, times in seconds.items()}
-    medians = {name: statistics.median(times) for name, times in micro.items()}
-    names = sorted(medians, key=medians.__getitem__)
-    figure = new_figure(8.5, 0.9 + 0.29 * len(names))
-    ax = figure.subplots()
-    for row, name in enumerate(names):
-        colour = TEST if name.startswith("training step") else TRAIN
-        ax.plot([min(micro[name]), max(micro[name])], [row, row], color=colour, alpha=0.5, linewidth=3)
-        ax.plot(medians[name], row, "s" if colour == TEST else "o", color=colour, markersize=7)
-        ax.text(1.25 * max(micro[name]), row, _three_digits(medians[name]), va="center", fontsize=9)
-    ax.set_yticks(range(len(names)), names)
-    low, high = min(map(min, micro.values())), max(map(max, micro.values()))
-    ax.set(xscale="log", xlim=(low / 1.5, 4 * high), ylim=(-0.7, len(names) - 0.3))
-    ax.set(xlabel="microseconds an image (from one grid line to the next: ten times as long)", title=title)
+    figure, ax = subplots(8.5, 0.9 + 0.29 * len(seconds))
+    listed = []
+    for row, (name, times) in enumerate(sorted(seconds.items(), key=lambda item: median(item[1]))):
+        colour, mark = (TEST, "s") if name.startswith("training step") else (TRAIN, "o")
+        micro = [1e6 * t / images for t in times]
+        middle = median(micro)
+        ax.semilogx([min(micro), max(micro)], [row, row], color=colour, alpha=0.5, linewidth=3)
+        ax.plot(middle, row, mark, color=colour, markersize=7)
+        text = f"{middle:,.0f}" if middle >= 100 else f"{middle:.3g}"
+        ax.text(1.25 * max(micro), row, text, va="center", fontsize=9)
+        listed.append((name, text))
+    ax.set_yticks(range(len(listed)), [name for name, _ in listed])
+    scale = [1e6 * t / images for times in seconds.values() for t in times]
+    ax.set(xlim=(min(scale) / 1.5, 4 * max(scale)), ylim=(-0.7, len(listed) - 0.3), title=title)
+    ax.set_xlabel("microseconds an image (from one grid line to the next: ten times as long)")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.xaxis.set_tick_params(which="minor", bottom=False)
-    ax.grid(axis="x", alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    listed = ", ".join(f"{name} {_three_digits(medians[name])}" for name in names)
-    return Picture(figure, f"{title}, in microseconds an image, medians: {listed}.")
+    tidy(ax, grid="x")
+    return Picture(figure, f"{title}, in microseconds an image, medians: {', '.join(map(' '.join, listed))}.")
 
 
-def plot_turning(
-    images: Tensor, angles: Sequence[float], shares: Mapping[str, Sequence[float]], over: str = ""
-) -> Picture:
-    """What a network reads while one image turns: a line for each answer, and above it the image at some angles.
+def plot_turning(images: Tensor, angles: Sequence[float], shares: Mapping[str, Sequence[float]], over: str) -> Picture:
+    """What a network reads while an image turns: each answer's probability at all `angles` (degrees), a mean `over` …
 
-    Args:
-        images: (M, 3, H, W), the image at M angles from the first to the last of `angles`, evenly spaced.
-        angles: degrees.
-        shares: probability of each answer, one for each angle.
-        over: what the probabilities are a mean of.
+    images: (M, 3, H, W), the image at M angles from the first to the last of `angles`, evenly spaced.
     """
     figure = new_figure(8.5, 4.0)
     above, below = figure.subfigures(2, 1, height_ratios=[1, 3])
     shown = torch.linspace(0, len(angles) - 1, len(images)).round().int().tolist()
     for ax, image, at in zip(above.subplots(1, len(images)), images, shown, strict=True):
-        _show(ax, image)
-        ax.set_title(f"{angles[at]:.0f}°", fontsize=9)
+        show_image(ax, image, f"{angles[at]:.0f}°", 9)
     ax = below.subplots()
-    styles = ((TRAIN, "-"), (TEST, "--"), (SOFT, ":"))
-    for (name, values), (colour, style) in zip(shares.items(), styles, strict=False):
-        ax.plot(angles, values, color=colour, linestyle=style, linewidth=2, label=name)
-    ax.set(xlabel="turned by, in degrees", ylabel="probability", ylim=(-0.02, 1.02), xlim=(angles[0], angles[-1]))
-    ax.set_title("What the network reads while the image turns" + (f", {over}" if over else ""), fontsize=11)
-    ax.legend(frameon=False)
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    over = f" ({over})" if over else ""
+    for (name, values), (colour, stroke) in zip(
+        shares.items(), ((TRAIN, "-"), (TEST, "--"), (SOFT, ":")), strict=False
+    ):
+        ax.plot(angles, values, stroke, color=colour, linewidth=2, label=name)
+    ax.set(ylim=(-0.02, 1.02), xlim=(angles[0], angles[-1]))
+    finish(ax, "", "turned by, in degrees", "probability", "best")
+    ax.set_title(f"What the network reads while the image turns, {over}", fontsize=11)
     listed = "; ".join(f"{name}: {v[0]:.0%} at first and {v[-1]:.0%} at last" for name, v in shares.items())
-    return Picture(
-        figure,
-        f"An image turned from {angles[0]:.0f} to {angles[-1]:.0f} degrees is read{over} as {listed}.",
-    )
+    turned = f"An image turned from {angles[0]:.0f} to {angles[-1]:.0f} degrees"
+    return Picture(figure, f"{turned} is read ({over}) as {listed}.")
 
 
 def plot_accuracies(accuracies: Mapping[str, Sequence[float]], *, title: str) -> Picture:
     """One dot a training, one line for their mean, for each way to train."""
-    figure = new_figure(8.5, 0.95 + 0.45 * len(accuracies))
-    ax = figure.subplots()
-    means = {name: statistics.fmean(values) for name, values in accuracies.items()}
+    figure, ax = subplots(8.5, 0.95 + 0.45 * len(accuracies))
+    told = []
     for row, (name, values) in enumerate(accuracies.items()):
+        mean = fmean(values)
         ax.plot(values, [row] * len(values), "o", color=TRAIN, alpha=0.6, markersize=8)
-        ax.plot([means[name]] * 2, [row - 0.3, row + 0.3], color=TEST, linewidth=3)
-        ax.text(means[name], row - 0.36, f"{means[name]:.0%}", ha="center", va="bottom", fontsize=9)
-    ax.set_yticks(range(len(means)), list(means))
-    ax.set(ylim=(len(means) - 0.5, -0.8), xlabel="share of held-out images that is right", title=title)
+        ax.plot([mean, mean], [row - 0.3, row + 0.3], color=TEST, linewidth=3)
+        ax.text(mean, row - 0.36, f"{mean:.0%}", ha="center", va="bottom", fontsize=9)
+        told.append(f"{name}: {mean:.1%} (from {min(values):.1%} to {max(values):.1%})")
+    ax.set_yticks(range(len(told)), list(accuracies))
+    ax.set(ylim=(len(told) - 0.5, -0.8), xlabel="share of held-out images that is right", title=title)
     ax.margins(x=0.08)
-    ax.grid(axis="x", alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    listed = "; ".join(
-        f"{name}: {means[name]:.1%} (from {min(v):.1%} to {max(v):.1%})" for name, v in accuracies.items()
-    )
-    return Picture(figure, f"{title}, mean of {len(next(iter(accuracies.values())))} trainings: {listed}.")
+    tidy(ax, grid="x")
+    return Picture(figure, f"{title}, mean of {len(values)} trainings: {'; '.join(told)}.")
 
 
 # ---- The riddle of exercise 04.2
@@ -457,22 +382,3 @@ def plot_riddle(images: Tensor, names: Sequence[str]) -> Picture:
     shown = torch.stack(list(riddle_images(images).values()), dim=1)  # (2, letters, 3, H, W)
     rows = dict(zip(names[:2], shown, strict=True))
     return plot_image_table(rows, list(LETTERS), title="Which augmentation is which?", side=1.4)
-
-
-# ---- Strokes
-
-
-def _show(ax: "Axes", image: Tensor) -> None:
-    ax.imshow(image.permute(1, 2, 0).cpu().numpy(), vmin=0)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set(color="#BBBBBB", linewidth=0.6)
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _describe_target(target: Sequence[float], names: Sequence[str]) -> str:
-    parts = sorted(((share, name) for share, name in zip(target, names, strict=True) if share >= 0.005), reverse=True)
-    return " + ".join(f"{share:.0%} {name}" for share, name in parts)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from itertools import groupby
 
 import pytest
 import torch
@@ -19,12 +20,7 @@ def photographs() -> Tensor:
     return torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def banded() -> Tensor:
-    return toeplitz(torch.ones(1, 1, 3, 3), 8, 8)[0]
-
-
-# ---- Helpers
+BANDED = toeplitz(torch.ones(1, 1, 3, 3), 8, 8)[0]
 
 
 def test_unit_tokens_score_from_minus_to_plus() -> None:
@@ -33,11 +29,6 @@ def test_unit_tokens_score_from_minus_to_plus() -> None:
     scores = rows @ rows.mT / 3**0.5
     assert scores.max().item() == pytest.approx(3, abs=1e-4) and scores.min().item() >= -3 - 1e-4
     torch.testing.assert_close(scores.diagonal(dim1=1, dim2=2), torch.full((2, 64), 3.0))
-
-
-def test_unit_tokens_refuse_other_shapes() -> None:
-    with pytest.raises(ValueError, match="(N, 3, H, W)"):
-        matrices.unit_tokens(torch.zeros(3, 8, 8))
 
 
 def test_what_weighs_nothing_stays_grey_and_what_weighs_most_is_coloured(photographs: Tensor) -> None:
@@ -53,64 +44,21 @@ def test_what_weighs_nothing_stays_grey_and_what_weighs_most_is_coloured(photogr
     assert blue > red  # purple below
 
 
-def test_weights_that_do_not_fit_the_photograph_are_refused(photographs: Tensor) -> None:
-    with pytest.raises(ValueError, match="multiple of 7"):
-        matrices.lay_over(photographs[0], torch.zeros(7, 7))
-
-
-# ---- Pictures
-
-
 def test_positions_are_counted_in_words(photographs: Tensor) -> None:
     picture = matrices.plot_positions(photographs[0], photographs[0, :, :8, :8])
     assert "32×32 pixels" in picture.alt and "63 at the bottom right" in picture.alt
-    with pytest.raises(ValueError, match="at most 400"):
-        matrices.plot_positions(photographs[0], photographs[0])
+    assert [text.get_text() for text in picture.figure.axes[1].texts] == list(map(str, range(64)))
 
 
-def test_matrix_tells_what_is_not_zero(photographs: Tensor, banded: Tensor) -> None:
-    picture = matrices.plot_matrix(banded, photographs[0], [(2, 4), (0, 0)])
-    assert "484 of 4,096" in picture.alt
-    assert (
-        "row 20 (row 2, column 4 of the map) has 9" in picture.alt
-        and "row 0 (row 0, column 0 of the map) has 4" in (picture.alt)
+def test_matrices_and_their_rows_tell_what_is_not_zero(photographs: Tensor) -> None:
+    alone = matrices.plot_matrices({"banded": BANDED}, photographs[0], [(2, 4), (0, 0)])
+    assert alone.alt == (
+        "banded: 484 of 4,096 numbers are not zero; row 20 (row 2, column 4 of the map) has 9 weights, from 0.00 to "
+        "1.00; row 0 (row 0, column 0 of the map) has 4 weights, from 0.00 to 1.00."
     )
-
-
-@pytest.mark.parametrize("positions", [[], [(0, 0)] * 4])
-def test_matrix_takes_one_to_three_positions(photographs: Tensor, banded: Tensor, positions: list) -> None:
-    with pytest.raises(ValueError, match="one to 3"):
-        matrices.plot_matrix(banded, photographs[0], positions)
-
-
-@pytest.mark.parametrize("shape", [(64, 60), (60, 60), (4, 4, 4)])
-def test_a_matrix_of_no_square_map_is_refused(photographs: Tensor, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="square map"):
-        matrices.plot_matrix(torch.zeros(shape), photographs[0], [(0, 0)])
-
-
-def test_beside_one_another_they_are_compared_in_words(photographs: Tensor, banded: Tensor) -> None:
-    full = torch.full((64, 64), 1 / 64)
-    alt = matrices.plot_beside({"convolution": banded, "attention": full}, photographs[0], (2, 4)).alt
-    assert "convolution: 484 of 4,096" in alt and "row 20 has 9 weights, from 0.00 to 1.00" in alt
-    assert "attention: 4,096 of 4,096" in alt and "64 weights, from 0.02 to 0.02" in alt
-
-
-def test_per_image_says_which_matrices_differ(photographs: Tensor, banded: Tensor) -> None:
-    other = torch.stack([banded, 2 * banded])
-    picture = matrices.plot_per_image(photographs, {"one": banded.expand(2, 64, 64), "two": other}, ["a", "b"])
-    assert "one: the same for all; two: they differ by up to 1.00" in picture.alt
-    with pytest.raises(ValueError, match="give 2 names"):
-        matrices.plot_per_image(photographs, {"one": other}, ["a"])
-
-
-def test_changes_are_counted(photographs: Tensor) -> None:
-    window, everywhere = torch.zeros(8, 8), torch.full((8, 8), 0.01)
-    window[1:4, 3:6] = -0.5
-    alt = matrices.plot_changes(photographs[0], (2, 4), {"near": window, "far": everywhere}).alt
-    assert "near: 9 of 64" in alt and "far: 64 of 64" in alt
-    with pytest.raises(ValueError, match="at least one map"):
-        matrices.plot_changes(photographs[0], (2, 4), {})
+    pair = matrices.plot_matrices({"convolution": BANDED, "attention": torch.full((64, 64), 1 / 64)}, photographs[0],
+                                  [(2, 4)])  # fmt: skip
+    assert "attention: 4,096 of 4,096" in pair.alt and "has 64 weights, from 0.02 to 0.02" in pair.alt
 
 
 def test_a_table_shares_a_scale_down_its_columns(photographs: Tensor) -> None:
@@ -120,41 +68,25 @@ def test_a_table_shares_a_scale_down_its_columns(photographs: Tensor) -> None:
     maps = [ax for ax in picture.figure.axes if ax.get_title() == "map"]
     assert [ax.images[0].get_clim() for ax in maps] == [(-2.0, 2.0)] * 2
     assert all(len(ax.patches) == 1 for ax in maps)
-    with pytest.raises(ValueError, match="same columns"):
-        matrices.plot_table({"a": rows["a"], "b": {}}, "")
 
 
-def test_panels_need_one() -> None:
-    with pytest.raises(ValueError, match="no panel"):
-        matrices.plot_panels([], "")
+def test_panels_may_have_a_large_one_before_them() -> None:
     picture = matrices.plot_panels([[Panel("one", torch.eye(3))]], "one.", lead=Panel("large", torch.eye(9)))
     assert {"one", "large"} <= {ax.get_title() for ax in picture.figure.axes}
 
 
-# ---- Costs
-
-
 def test_measured_in_turn_the_slower_one_is_slower_and_threads_are_left_as_they_were() -> None:
-    before = torch.get_num_threads()
-    order = []
-    matrix = torch.randn(200, 200)
+    before, order, matrix = torch.get_num_threads(), [], torch.randn(200, 200)
     steps = {"quick": lambda: order.append("q"), "slow": lambda: (order.append("s"), matrix @ matrix @ matrix)}
     seconds = matrices.measure_in_turn(steps, rounds=3, least_seconds=1e-6)
     assert seconds["slow"] > seconds["quick"] > 0
-    assert "".join(order).endswith("qsqsqs"), "not in turn"
+    assert [step for step, _ in groupby(order)][-6:] == list("qsqsqs"), "not in turn"
     assert torch.get_num_threads() == before
-    with pytest.raises(ValueError, match="at least once"):
-        matrices.measure_in_turn(steps, rounds=0)
 
 
 def test_costs_are_told_on_paper_and_measured() -> None:
-    paper, measured = {"attention": [1e3, 16e3]}, {"attention": [1e-4, 2e-3]}
-    picture = matrices.plot_costs([8, 16], paper, measured)
+    picture = matrices.plot_costs([8, 16], {"attention": [1e3, 16e3]}, {"attention": [1e-4, 2e-3]}, "Costs")
     assert "attention from 1 thousand to 16 thousand multiply-adds on paper and from 0.1 to 2 ms" in picture.alt
-    with pytest.raises(ValueError, match="the same names"):
-        matrices.plot_costs([8, 16], paper, {"other": [1.0, 2.0]})
-    with pytest.raises(ValueError, match="2 numbers each"):
-        matrices.plot_costs([8, 16], paper, {"attention": [1.0]})
 
 
 # ---- The explorer

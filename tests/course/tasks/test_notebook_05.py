@@ -280,7 +280,7 @@ def test_every_suspect_has_a_sign() -> None:
     assert set(checks.SIGNS) == set(SUSPECTS)
 
 
-# The pictures: each says its numbers, and refuses what it cannot draw.
+# The pictures: each says its numbers.
 
 CURVES = plots.Curves([2.3, 1.0, 0.5, 0.2], [0.5, 0.9])
 RESULTS = [(0.5, 0.8), (0.4, 0.9)]
@@ -309,36 +309,16 @@ PICTURES = {
     "hunt": (lambda: plots.plot_hunt({"A": CURVES}, CURVES), "A ends at a loss of"),
 }
 
-REFUSED = {
-    "loop": (lambda: plots.plot_loop("lost"), "no part 'lost'"),
-    "first step": (lambda: plots.plot_first_step(torch.ones(2), torch.ones(3), 0.1), "2 gradients and 3 moves"),
-    "smoothed loss": (lambda: plots.plot_smoothed_loss([1.0]), "from 0 to below 1"),
-    "schedules": (lambda: plots.plot_schedules({}, 10), "0 recipes"),
-    "averaged": (lambda: plots.plot_averaged([1], RESULTS, RESULTS, []), "1 steps, 2 and 2"),
-    "small steps": (lambda: plots.plot_small_steps({}, 0.1), "0 sums"),
-    "resumed": (lambda: plots.plot_resumed([3.0, 2.0], {"so": [2.0]}, 2), "stop is 2 of 2"),
-    "range test": (lambda: plots.plot_range_test([0.1], [1.0], 0.1), "three steps or more"),
-    "hunt": (lambda: plots.plot_hunt({}, CURVES), "no curve"),
-    "live": (lambda: plots.LiveLoss(3).picture(), "no step to plot yet"),
-}
-
-
 @pytest.mark.parametrize("name", PICTURES)
 def test_each_picture_says_its_numbers(name: str) -> None:
     draw, sentence = PICTURES[name]
-    picture = draw()
-    assert sentence in picture.alt and picture.png().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_drawn_is_said(name: str) -> None:
-    draw, sentence = REFUSED[name]
-    with pytest.raises(ValueError, match=sentence):
-        draw()
+    assert sentence in draw().alt
 
 
 def test_a_loop_of_ones_own_can_be_watched() -> None:
     live = plots.LiveLoss(4, {"floor": 0.5})
+    with pytest.raises(ValueError, match="no step to plot yet"):
+        live.picture()
     for loss in (2.0, 1.0):
         live.step(loss)
     live.score(0.75)

@@ -206,31 +206,19 @@ def test_draw_augmented_says_what_would_do(images: Tensor) -> None:
         drawn_with("rotation", images, 200)
 
 
-def test_table_describes_itself_and_refuses_what_does_not_fit(images: Tensor) -> None:
+def test_table_describes_itself(images: Tensor) -> None:
     picture = pictures.plot_image_table({"one": images, "two": images}, list("abcde"), title="Two rows")
     assert picture.alt == "Two rows: 2 rows of 5 images; rows: one, two; columns: a, b, c, d, e."
-    unnamed = pictures.plot_image_table({"": images, " ": images})
-    assert unnamed.alt == "2 rows of 5 images."
+    assert pictures.plot_image_table({"": images, " ": images}).alt == "2 rows of 5 images."
     riddle = pictures.plot_riddle(images, list("abcde"))
     assert riddle.alt == "Which augmentation is which?: 2 rows of 6 images; rows: a, b; columns: A, B, C, D, E, F."
-    with pytest.raises(ValueError, match="as many in each"):
-        pictures.plot_image_table({"one": images, "two": images[:2]})
-    with pytest.raises(ValueError, match="give one each"):
-        pictures.plot_image_table({"one": images}, ["a"])
-    with pytest.raises(ValueError, match="give one an image"):
-        pictures.plot_image_table({"one": images}, captions=[["a"]])
 
 
 def test_mixed_costs_turning_and_accuracies_name_their_numbers(images: Tensor) -> None:
-    names = list("abcde")
     targets = torch.tensor([[0.25, 0.75, 0, 0, 0]])
-    assert "75% b + 25% a" in pictures.plot_mixed(images[:1], targets, names, own=[0]).alt
-    with pytest.raises(ValueError, match="give \\(1, 5\\)"):
-        pictures.plot_mixed(images[:1], targets[:, :2], names, own=[0])
+    assert "75% b + 25% a" in pictures.plot_mixed(images[:1], targets, "abcde", own=[0], title="Mixed").alt
     costs = pictures.plot_costs({"flip": [1e-6, 3e-6, 2e-6], "training step": [1e-3]}, images=1, title="Costs")
     assert costs.alt == "Costs, in microseconds an image, medians: flip 2, training step 1,000."
-    with pytest.raises(ValueError, match="nothing measured"):
-        pictures.plot_costs({"flip": []}, images=1, title="Costs")
     turning = pictures.plot_turning(images[:2], [0, 90, 180], {"a 6": [0.9, 0.1, 0.0]}, "mean of two")
     assert "(mean of two) as a 6: 90% at first and 0% at last" in turning.alt
     accuracies = pictures.plot_accuracies({"plain": [0.5, 0.7]}, title="Right")
