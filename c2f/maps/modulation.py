@@ -115,6 +115,7 @@ def look_at(
     channel: int | None = None,
     position: tuple[int, int] | None = None,
     image: int = 0,
+    parts: ConvModParts | None = None,
 ) -> Modulation:
     """Run images up to one ConvMod and keep what one channel does at one position.
 
@@ -126,11 +127,12 @@ def look_at(
         position: (row, column) on that stage's map; by default where that channel's A ⊙ V is largest in size, of the
             positions whose window is wholly on the map, if any is.
         image: which of the N.
+        parts: what `parts_of` returned for these images and this ConvMod, where it has been computed already.
 
     Raises:
         ValueError: a stage, block, image, channel or position that is not there.
     """
-    parts = parts_of(model, x, stage, block)
+    parts = parts_of(model, x, stage, block) if parts is None else parts
     convmod = model.stages[stage].blocks[block].convmod
     if channel is None:
         channel = int(channels_by_effect(convmod, parts, image)[0])
