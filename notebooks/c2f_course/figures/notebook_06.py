@@ -27,10 +27,10 @@ def plot_energy(
         for i, ((name, kernels), colour) in enumerate(zip(sets.items(), COLOURS, strict=False)):
             shares = energy_by_radius(kernels).mean(dim=0)
             centres = torch.arange(len(shares)) + (i - (len(sets) - 1) / 2) * width
-            ax.bar(centres, shares, width, color=colour, label=name)
+            ax.bar(centres.numpy(), shares.numpy(), width, color=colour, label=name)
             told.append(f"{place}, {name}: {', '.join(f'{100 * share:.0f}' for share in shares.tolist())}")
         noise = torch.bincount(rings(kernels.shape[-1]).flatten()) / kernels[0].numel()
-        ax.plot(noise, "o", color="black", markersize=5, label="noise: all taps alike")
+        ax.plot(noise.numpy(), "o", color="black", markersize=5, label="noise: all taps alike")
         ax.set(title=place, xlabel="ring: steps from the centre", xticks=range(len(noise)))
         tidy(ax, grid="")
     axes[0].set(ylabel="mean share of the energy", ylim=(0, 1))
@@ -46,9 +46,8 @@ def plot_sorted_energy(places: Mapping[str, Tensor], title: str) -> Picture:
     largest = max(energy_by_radius(kernels).max().item() for kernels in places.values())
     for ax, (place, kernels) in zip(axes, places.items(), strict=True):
         radii, shares = mean_radius(kernels), energy_by_radius(kernels)
-        drawn = ax.imshow(
-            shares[radii.argsort()], cmap=COUNTS, vmin=0, vmax=largest, aspect="auto", interpolation="nearest"
-        )
+        lines = shares[radii.argsort()].numpy()
+        drawn = ax.imshow(lines, cmap=COUNTS, vmin=0, vmax=largest, aspect="auto", interpolation="nearest")
         ax.set(title=f"{place}\n{len(kernels)} kernels", xlabel="ring", xticks=range(shares.shape[1]))
         ax.set_yticks([0, len(kernels) - 1], ["centred", "wide"] if ax is axes[0] else ["", ""])
         told.append(f"{place}: mean radius from {radii.min():.1f} to {radii.max():.1f}, median {radii.median():.1f}")
@@ -71,7 +70,7 @@ def plot_signs(maps: Mapping[str, Mapping[str, Tensor]], title: str, limit: floa
             below = (values < 0).float().mean().item()
             counts, edges = torch.histogram(values.detach().float().flatten().cpu(), 80, range=(-limit, limit))
             label = f"{name}: {below:.0%} below 0"
-            ax.stairs(counts / counts.max(), edges, color=colour, linewidth=1.6, label=label)
+            ax.stairs((counts / counts.max()).numpy(), edges.numpy(), color=colour, linewidth=1.6, label=label)
             told.append(f"{panel}, {name}: {below:.0%} below zero, from {values.min():.1f} to {values.max():.1f}")
         ax.axvline(0, ymax=0.72, color="black", linewidth=0.8)
         ax.set(title=panel, xlabel="A", yticks=[], xlim=(-limit, limit), ylim=(0, 1.4175))
@@ -91,7 +90,7 @@ def plot_products(pairs: Mapping[str, tuple[Tensor, Tensor]], title: str) -> Pic
         product = a * v
         above = (product.clamp(min=0).sum() / product.abs().sum()).item()
         colours = [TEST if value > 0 else TRAIN for value in product.flatten()]
-        ax.scatter(a.flatten(), v.flatten(), s=5, c=colours, alpha=0.5, linewidths=0)
+        ax.scatter(a.flatten().numpy(), v.flatten().numpy(), s=5, c=colours, alpha=0.5, linewidths=0)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set(title=f"{name}\nabove 0: {above:.0%} of |A ⊙ V|", xlabel="A", ylabel="V" if ax is axes[0] else "")

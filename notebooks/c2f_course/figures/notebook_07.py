@@ -127,7 +127,7 @@ def plot_masks(photograph: Tensor, attention: BlockAttention, windows: Mapping[s
         above.set(**NO_TICKS)
         above.set_title(name, fontsize=11)
         sees = piece[tokens][:, None] == piece[tokens]
-        below.imshow(sees, cmap=ListedColormap(["#444444", HERE]), vmin=0, vmax=1)
+        below.imshow(sees.numpy(), cmap=ListedColormap(["#444444", HERE]), vmin=0, vmax=1)
         pairs, ends = f"{int(sees.sum())} of {sees.numel()} pairs", [0, len(tokens) - 1]
         below.set(title=pairs, xlabel="key", xticks=ends, yticks=ends)
         told.append(f"{name}, {len(piece[tokens].unique())} with {pairs} allowed")
@@ -197,7 +197,7 @@ def plot_one_window(
         (axes[2], 4, "place\nrelative bias", bias, SIGNED, [-limit, 0, limit]),
         (axes[3], 6, "weights\neach row sums to 1", weights, SHARES, [0, most]),
     ):
-        drawn = ax.imshow(values, cmap=colours, vmin=ticks[0], vmax=ticks[-1])
+        drawn = ax.imshow(values.numpy(), cmap=colours, vmin=ticks[0], vmax=ticks[-1])
         bar = figure.add_subplot(grid[1, column])
         figure.colorbar(drawn, cax=bar, orientation="horizontal")
         bar.set_xticks(ticks, labels=["0" if tick == 0 else number(tick) for tick in ticks], fontsize=8)
@@ -205,7 +205,7 @@ def plot_one_window(
         ax.set(xticks=[], yticks=[query])
         ax.set_xlabel("key", fontsize=9)
         outline(ax, query, 0, 1, len(values), WINDOW, 1.5, zorder=3)
-    axes[4].imshow(row, cmap=SHARES, vmin=0, vmax=most)
+    axes[4].imshow(row.numpy(), cmap=SHARES, vmin=0, vmax=most)
     for (y, x), value in np.ndenumerate(row.numpy()):
         ink = "white" if value > 0.6 * most else "black"
         axes[4].text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=ink)
@@ -233,7 +233,8 @@ def plot_offsets(tables: Mapping[str, Tensor]) -> Picture:
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         reach = len(table) // 2
         end, limit = reach + 0.5, _limit_beside(table, (reach, reach))
-        drawn = ax.imshow(table.detach().cpu(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=(-end, end, end, -end))
+        extent = (-end, end, end, -end)
+        drawn = ax.imshow(table.detach().cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent)
         outline(ax, -reach, -reach, len(table), len(table), SOFT, 0.8, zorder=3)
         outline(ax, 0, 0, 1, 1, "black", 1.5, zorder=3)
         ticks = [-reach, 0, reach]
@@ -526,7 +527,7 @@ def _draw_tokens(
     extent = (-0.5, grid[1] - 0.5, grid[0] - 0.5, -0.5)
     ax.imshow(as_pixels(_shrink(photograph, grid, pixels)), extent=extent, interpolation="nearest")
     if tint is not None:
-        ax.imshow(tint, extent=extent)
+        ax.imshow(tint.numpy(), extent=extent)
     if borders is not None:
         right, down = ((borders.diff(dim=dim) != 0).nonzero().tolist() for dim in (1, 0))
         lines = [((x + 0.5, y - 0.5), (x + 0.5, y + 0.5)) for y, x in right]

@@ -146,7 +146,7 @@ def plot_memory(bytes_of: Mapping[str, Mapping[str, int]], title: str) -> Pictur
     sizes = np.array([list(held.values()) for held in bytes_of.values()]) / 2**20  # (settings, parts)
     parts, totals = list(next(iter(bytes_of.values()))), sizes.sum(axis=1)
     ends, hatches = sizes.cumsum(axis=1), ("", "//", "..", "")
-    for i, (part, style, hatch) in enumerate(zip(parts, STYLES, hatches, strict=True)):
+    for i, (part, style, hatch) in enumerate(zip(parts, STYLES, hatches, strict=False)):
         style = {"color": style["color"], "hatch": hatch, "edgecolor": "white"}
         left = ends[:, i] - sizes[:, i]
         bars = ax.barh(range(len(sizes)), sizes[:, i], left=left, height=0.55, label=part, **style)

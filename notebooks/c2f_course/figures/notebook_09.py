@@ -72,7 +72,7 @@ def plot_interaction(strip: Tensor, maps: Mapping[str, Tensor]) -> Picture:
     axes[0].imshow(as_pixels(strip), aspect="auto")
     told = []
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.cpu(), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+        drawn = ax.imshow(values.cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
         largest, where = values.abs().max().item(), f"{int((values != 0).sum())} of {values.numel()} positions"
         if largest < limit / 50:
             said = f"at most {largest:.1g}" if largest else "0 everywhere"
@@ -195,7 +195,7 @@ def plot_habits(gains: Mapping[str, Tensor]) -> Picture:
     for row, (name, found) in enumerate(gains.items()):
         gain = found.mean().item()
         said = number(gain) if abs(gain) < 0.005 else f"{gain:+.2f}".replace("-", "−")
-        ax.plot([found.quantile(0.05), found.quantile(0.95)], [row, row], color=SOFT, linewidth=2)
+        ax.plot(np.quantile(found.numpy(), (0.05, 0.95)), [row, row], color=SOFT, linewidth=2)
         ax.plot(gain, row, "D", color=TEST if gain > 0.05 else TRAIN, markersize=8)
         ax.text(gain, row - 0.25, said, ha="center", fontsize=9, bbox=ground)
         told.append(f"{name} {said}")
@@ -257,7 +257,7 @@ def plot_paired(right_a: Tensor, right_b: Tensor, names: tuple[str, str]) -> Pic
 
 def compare(right_a: Tensor, right_b: Tensor) -> tuple[np.ndarray, float, dict[str, float]]:
     """Counts [[both, only a], [only b, neither]]; b's accuracy less a's; its standard error, unpaired and paired."""
-    a, b = right_a.bool().numpy(), right_b.bool().numpy()
+    a, b = (right.bool().cpu().numpy() for right in (right_a, right_b))
     counts = np.array([[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]])
     unpaired = math.sqrt((a.var() + b.var()) / len(a))
     paired = (b.astype(float) - a).std(ddof=1) / math.sqrt(len(a))

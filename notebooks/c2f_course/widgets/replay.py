@@ -3,6 +3,7 @@
 Nothing is trained here: the numbers were kept by a `Recorder` (c2f.maps.recording), and the picture says so.
 """
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from c2f.maps.picture import (
+    DOTS_PER_INCH,
     SIGNED,
     TEST,
     TRAIN,
@@ -47,7 +49,9 @@ class TrainingReplay(Explorer):
         self._smooth = [_smoothed(each.losses) for each in self.recordings]
         self._figure = new_figure(9.0, 2.4)
         _draw_curves(self._figure.subplots(1, 2), self.recordings)
-        self._drawn = address(Picture(self._figure, "").png())
+        file = io.BytesIO()
+        self._figure.savefig(file, dpi=2 * DOTS_PER_INCH)
+        self._drawn = address(file.getvalue())
         wide = {"layout": {"width": "430px"}, "style": {"description_width": "70px"}}
         last = max(len(each.steps) for each in self.recordings) - 1
         self.frame = ipywidgets.IntSlider(last, 0, last, description="frame", **wide)
@@ -130,7 +134,7 @@ def plot_recording(recordings: Sequence[Recording], stage: int, channel: int, im
         for i, (name, values, limit) in enumerate(_kernel_and_map(each, each.seen[stage], channel, image)):
             line = next(lines)
             for ax, frame in zip(line, frames, strict=True):
-                ax.imshow(values[frame], cmap=SIGNED, vmin=-limit, vmax=limit)
+                ax.imshow(values[frame].numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
                 ax.set(xticks=[], yticks=[])
                 if i == 0:
                     ax.set_title(f"step {each.steps[frame]:,}", fontsize=10)

@@ -22,6 +22,7 @@ def history(accuracies: list[float], seconds: list[float]) -> History:
 
 RUN = history([0.5, 0.7, 0.6, 0.8], [10.0, 10.0, 20.0, 10.0])
 SPANS = [("launch", 5.0, 5.0001), ("own work", 5.001, 5.002), ("device", 5.0, 5.02), ("wait", 5.002, 5.02)]
+IN_TURN = [("A", 100.0), ("B", 120.0), ("A", 110.0), ("B", 140.0)]
 ONE, TWO = Race.of("one", RUN), Race.of("two", RUN, seconds=[100.0] * 4)
 
 PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
@@ -38,8 +39,8 @@ PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
         ("first took 900 ms", "median is 200 ms (100 to 300)", "375 ms"),
     ),
     "orders": (
-        lambda: comparison.plot_orders({"in turn": [("A", 100.0), ("B", 120.0), ("A", 110.0), ("B", 140.0)]}),
-        ("in turn: medians A 105 ms, B 130 ms",),
+        lambda: comparison.plot_orders({"A, then B": [("A", 1.0), ("B", 2.0)], "in turn": IN_TURN}),
+        ("A, then B: medians A 1 ms, B 2 ms; in turn: medians A 105 ms, B 130 ms",),
     ),
     "rates": (
         lambda: comparison.plot_rates({"float32": [100.0, 120.0, 110.0], "bf16": [40.0, 50.5, 45.0]}, "A step"),
