@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from c2f.maps.picture import (
-    DOTS_PER_INCH,
-    SIGNED,
-    TEST,
-    TRAIN,
-    Picture,
-    new_figure,
-    number,
-    symmetric_limit,
-    tidy,
-)
+from c2f.maps.picture import DOTS_PER_INCH, SIGNED, TEST, TRAIN, Picture, new_figure, number, symmetric_limit, tidy
 from c2f.maps.recording import Recording, Seen
 from c2f_course.widgets.base import Explorer, choice
 from c2f_course.widgets.panel import Box, Panel, address, draw, svg
