@@ -1,6 +1,6 @@
 """What several notebooks draw, and are drawn with: curves, images without ticks, boxes and arrows, who reaches whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,26 @@ def finish(ax: Axes, title: str, x: str, y: str, legend: str = "upper right") ->
     tidy(ax)
     if legend and ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, loc=legend, fontsize=9)
+
+
+def name_rows(ax: Axes, names: Iterable[str]) -> None:
+    """A name for each row at the heights 0, 1, 2, …, the first row at the top."""
+    names = list(names)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+
+
+def draw_medians(
+    ax: Axes, rows: Mapping[str, Sequence[float]], colours: Sequence[str], says: Sequence[str] = ()
+) -> None:
+    """For each row a bar as long as its median, a dot for each value, and after them what `says` (or the median)."""
+    for y, (values, colour) in enumerate(zip(rows.values(), colours, strict=True)):
+        ax.barh(y, np.median(values), height=0.6, color=colour, alpha=0.45)
+        ax.plot(values, [y] * len(values), "o", color=colour, markersize=4)
+        said = says[y] if says else f"{np.median(values):,.0f}"
+        ax.text(1.03 * max(values), y, f" {said}", va="center", fontsize=9)
+    ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
+    tidy(ax, grid="x")
 
 
 def show_image(ax: Axes, image: Tensor, title: str = "", size: float = 10) -> None:

@@ -25,8 +25,7 @@ class AugmentationExplorer(Explorer):
         names: what each of them is, which is its label too.
         start: one of `AUGMENTATIONS`, or "recipe: seed" and the like.
 
-    Keyboard: Tab goes from slider to slider, the arrow keys move one. Raises ValueError for images of another
-    type or shape, and for names that do not fit.
+    Raises ValueError for images of another type or shape, and for names that do not fit.
     """
 
     def __init__(self, images: Tensor, names: Sequence[str], start: str = "rotation") -> None:
@@ -63,10 +62,9 @@ class AugmentationExplorer(Explorer):
     def _draw(self) -> tuple[str, str]:
         drawn = self._drawn()
         alt = self._describe(drawn)
-        original = self.images[self.image.value]
-        panels = [Panel(f"{self.names[self.image.value]}\nas it is", original)]
+        panels = [Panel(f"{self.names[self.image.value]}\nas it is", self.images[self.image.value])]
         panels += [Panel(text, image) for text, image in zip(drawn.told, drawn.images, strict=True)]
-        return draw([panels[i : i + COLUMNS] for i in range(0, len(panels), COLUMNS)], alt), alt
+        return draw([panels[:COLUMNS], panels[COLUMNS:]], alt), alt
 
     def _drawn(self) -> Drawn:
         """Nine draws for the chosen image. All images are in the batch, nine times, since some are mixed."""
@@ -83,15 +81,14 @@ class AugmentationExplorer(Explorer):
             drawn = Drawn(denormalize(x), targets, [f"draw {1 + i // count}" for i in range(len(x))])
         else:
             drawn = draw_augmented(self.kind.value, batch, targets, self.strength.value, seed)
-        told = drawn.told[at::count]
-        images, targets = drawn.images[at::count], drawn.targets[at::count]
-        if (targets.max(dim=1).values < 0.995).any():
-            told = [f"label: {self._label(target)}" for target in targets.tolist()]
-        return Drawn(images, targets, told)
+        drawn = Drawn(drawn.images[at::count], drawn.targets[at::count], drawn.told[at::count])
+        if (drawn.targets.max(dim=1).values < 0.995).any():
+            return drawn._replace(told=[f"label: {self._label(target)}" for target in drawn.targets.tolist()])
+        return drawn
 
     def _label(self, target: Sequence[float]) -> str:
         """The largest share on one line, the other one below it."""
-        parts = sorted(((share, name) for share, name in zip(target, self.names, strict=True)), reverse=True)
+        parts = sorted(zip(target, self.names, strict=True), reverse=True)
         return "\n+ ".join(f"{share:.0%} {name}" for share, name in parts if share >= 0.005)
 
     def _describe(self, drawn: Drawn) -> str:
@@ -118,9 +115,6 @@ class AugmentationExplorer(Explorer):
         drawn = self._drawn()
         images = torch.cat([self.images[self.image.value][None] / 255, drawn.images])
         captions = [f"{self.names[self.image.value]}, as it is", *drawn.told]
-        rows = {" " * (row + 1): images[i : i + COLUMNS] for row, i in enumerate(range(0, len(images), COLUMNS))}
-        texts = [captions[i : i + COLUMNS] for i in range(0, len(captions), COLUMNS)]
-        table = plot_image_table(
-            rows, captions=texts, title=f"{self.kind.value}, strength {self.strength.value:g}", side=1.5
-        )
-        return Picture(table.figure, self.text)
+        rows, texts = {" ": images[:COLUMNS], "  ": images[COLUMNS:]}, [captions[:COLUMNS], captions[COLUMNS:]]
+        title = f"{self.kind.value}, strength {self.strength.value:g}"
+        return Picture(plot_image_table(rows, captions=texts, title=title, side=1.5).figure, self.text)

@@ -6,7 +6,8 @@ notebook on a site) the picture of its first state stands there, with its senten
 
 import html
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from c2f.maps.picture import Picture
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class Explorer(ABC):
     """Controls above, picture below, and the sentence under it, which a screen reader is told when it changes.
+
+    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
 
     A subclass makes its controls, gives them to `_assemble`, and says in `_draw` what the picture and the sentence
     are for the controls' present values. `_static` is the same as a figure for viewers without widgets.
@@ -67,9 +70,16 @@ class Explorer(ABC):
         if not self._holding:
             self.update()
 
-    def _together(self) -> "_Together":
+    @contextmanager
+    def _together(self) -> Iterator[None]:
         """`with self._together():` several controls may be set, and the picture is drawn once afterwards."""
-        return _Together(self)
+        self._holding += 1
+        try:
+            yield
+        finally:
+            self._holding -= 1
+        if not self._holding:
+            self.update()
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -98,14 +108,7 @@ def choice(options: Sequence[Any], description: str, value: Any = None) -> "ipyw
     return ipywidgets.ToggleButtons(**given, style=style, layout={"margin": "2px 16px 2px 2px"})
 
 
-class _Together:
-    def __init__(self, explorer: Explorer) -> None:
-        self.explorer = explorer
-
-    def __enter__(self) -> None:
-        self.explorer._holding += 1
-
-    def __exit__(self, *raised: object) -> None:
-        self.explorer._holding -= 1
-        if not self.explorer._holding and raised[0] is None:
-            self.explorer.update()
+def offer(control: "ipywidgets.Widget", options: Sequence[Any], value: Any) -> None:
+    """Let a control choose among `options` from now on, set to `value`, unless it does already."""
+    if list(control.options) != list(options):
+        control.options, control.value = options, value

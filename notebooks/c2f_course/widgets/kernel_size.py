@@ -4,7 +4,6 @@ On the 8×8 map that the notebook uses, a side of 15 = 2 · 8 − 1 is where the
 kernel reaches the opposite one, as attention does, and still it is one kernel for all images.
 """
 
-import html
 from collections.abc import Sequence
 
 import torch
@@ -12,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2f.fast.depthwise import toeplitz
-from c2f.maps.picture import Picture, number
+from c2f.maps.picture import INK, Picture, number
 from c2f_course.widgets.base import Explorer, choice
-from c2f_course.widgets.panel import BAR, GAP, SIDE, TITLE, Box, Panel, draw
+from c2f_course.widgets.panel import Box, Panel, draw
 
 LARGEST = 15
-SCALE = 1.75  # the matrix is this much larger than the other panels
 KERNELS = ("bell", "mean", "random")
 
 
@@ -31,13 +29,10 @@ def make_kernel(kind: str, size: int) -> Tensor:
     if kind == "mean":
         return torch.full((size, size), 1 / size**2)
     if kind == "bell":
-        steps = torch.arange(size) - size // 2
-        side = torch.exp(-(steps**2) / (2 * (size / 4) ** 2))
-        kernel = side[:, None] * side[None]
-        return kernel / kernel.sum()
+        side = torch.exp(-((torch.arange(size) - size // 2) ** 2) / (2 * (size / 4) ** 2))
+        return side.outer(side) / side.sum() ** 2
     if kind == "random":
-        whole = torch.randn(LARGEST, LARGEST, generator=torch.Generator().manual_seed(5))
-        edge = (LARGEST - size) // 2
+        whole, edge = torch.randn(LARGEST, LARGEST, generator=torch.Generator().manual_seed(5)), (LARGEST - size) // 2
         return whole[edge : edge + size, edge : edge + size].clone()
     raise ValueError(f"there is no kernel {kind!r}; use {', '.join(KERNELS)}.")
 
@@ -49,8 +44,6 @@ class KernelSizeExplorer(Explorer):
         images: (N, 3, h, w), uint8 or float from 0 to 1, h and w multiples of `side`.
         names: one an image.
         side: of the map that the convolution works on: the image's brightness, averaged down to side × side.
-
-    Keyboard: Tab goes from control to control, the arrow keys change it.
     """
 
     def __init__(self, images: Tensor, names: Sequence[str], side: int = 8) -> None:
@@ -81,52 +74,28 @@ class KernelSizeExplorer(Explorer):
         return kernel, matrix, output, self.side * self.row.value + self.column.value
 
     def _panels(self) -> tuple[Panel, list[list[Panel]]]:
+        """The matrix, and the four smaller panels beside it."""
         from c2f_course.figures.notebook_01 import lay_over
 
         kernel, matrix, output, p = self._compute()
-        row, column, k, half = self.row.value, self.column.value, self.size.value, self.size.value // 2
+        row, column, k, size = self.row.value, self.column.value, self.size.value, self.side**2
         photograph = self.images[self.image.value]
         zoom = photograph.shape[1] // self.side
         weights = matrix[p].view(self.side, self.side)
-        seen = int((weights != 0).sum())
-        here = Box(zoom * row, zoom * column, zoom, zoom, "#222222")
-        window = Box(zoom * (row - half), zoom * (column - half), zoom * k, zoom * k)
-        size = self.side**2
-        whole = Panel(
-            f"as a {size}×{size} matrix,\nrow p = {p} outlined",
-            matrix,
-            boxes=[Box(p - 0.5, 0, 2, size)],
-        )
-        both = [
-            Panel(f"{self.names[self.image.value]}\nwith the {k}×{k} window", photograph, boxes=[window, here]),
-            Panel(f"kernel: {k * k} number{'s' * (k > 1)}\nto learn", kernel),
-        ]
-        below = [
-            Panel(f"row p over the image:\nit sees {seen} of {size}", lay_over(photograph, weights), boxes=[here]),
-            Panel(f"output, {number(output[row, column])} at □", output, boxes=[Box(row, column, 1, 1, "#222222")]),
-        ]
-        return whole, [both, below]
+        here = Box(zoom * row, zoom * column, zoom, zoom, INK)
+        window = Box(zoom * (row - k // 2), zoom * (column - k // 2), zoom * k, zoom * k)
+        whole = Panel(f"as a {size}×{size} matrix,\nrow p = {p} outlined", matrix, boxes=[Box(p - 0.5, 0, 2, size)])
+        photo = Panel(f"{self.names[self.image.value]}\nwith the {k}×{k} window", photograph, boxes=[window, here])
+        learned = Panel(f"kernel: {k * k} number{'s' * (k > 1)}\nto learn", kernel)
+        title = f"row p over the image:\nit sees {int((weights != 0).sum())} of {size}"
+        seen = Panel(title, lay_over(photograph, weights), boxes=[here])
+        title = f"output, {number(output[row, column])} at □"
+        return whole, [[photo, learned], [seen, Panel(title, output, boxes=[Box(row, column, 1, 1, INK)])]]
 
     def _draw(self) -> tuple[str, str]:
         alt = self._describe()
         whole, others = self._panels()
-        title = "".join(
-            f'<text x="{SCALE * (GAP + SIDE / 2):.1f}" y="{14 + 15 * i}" text-anchor="middle">'
-            f"{html.escape(line)}</text>"
-            for i, line in enumerate(whole.title.split("\n"))
-        )
-        left = SCALE * (SIDE + 2 * GAP)
-        width, height = left + 2 * (SIDE + GAP) + GAP, 2 * (TITLE + SIDE + BAR) + 4
-        bare = Panel("", whole.values, whole.limit, whole.boxes)
-        picture = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(alt)}" width="{width:.0f}" '
-            f'height="{height}" viewBox="0 0 {width:.0f} {height}" style="max-width: 100%; height: auto; background: '
-            f'white" font-family="sans-serif" font-size="12" fill="#222222">'
-            f'<g transform="translate(0 {36 - SCALE * TITLE:.0f}) scale({SCALE})">{draw([[bare]], "the matrix")}</g>'
-            f"{title}"
-            f'<g transform="translate({left:.0f} 0)">{draw(others, "the panels")}</g></svg>'
-        )
-        return picture, alt
+        return draw(others, alt, lead=whole), alt
 
     def _describe(self) -> str:
         _, matrix, output, p = self._compute()
@@ -140,7 +109,7 @@ class KernelSizeExplorer(Explorer):
         )
 
     def _static(self) -> Picture:
-        from c2f_course.figures.notebook_01 import plot_panels
+        from c2f_course.figures.notebook_01 import plot_panels  # which imports Panel from here
 
         whole, others = self._panels()
         return plot_panels(others, self.text, lead=whole)

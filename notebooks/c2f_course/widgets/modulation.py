@@ -2,8 +2,8 @@
 
 import html
 import io
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from c2f.maps.modulation import Modulation, channels_by_effect, implied_attention, modulation_at, parts_of
-from c2f.maps.picture import INK, Picture, number
+from c2f.maps.picture import INK, Picture, number, symmetric_limit
 from c2f.maps.plots import plot_modulation
 from c2f.models import Conv2Former
 from c2f.models.baselines import BlockAttention, Swin
 from c2f.models.conv2former import ConvModParts
 from c2f.training.augment import normalize
-from c2f_course.widgets.base import Explorer, choice
+from c2f_course.widgets.base import Explorer, choice, offer
 from c2f_course.widgets.panel import Box, Panel, draw
 
 KEPT = 64  # maps of so many (model, image, block) are kept, a few MB
@@ -46,8 +46,6 @@ class ModulationExplorer(Explorer):
 
     Raises ValueError for images of another shape, names too few or too many, and an `untrained` of other dims, depths
     or kernels.
-
-    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
     """
 
     def __init__(
@@ -70,23 +68,23 @@ class ModulationExplorer(Explorer):
             if len(values := {getattr(each.config, field) for each in self.models.values()}) > 1:
                 raise ValueError(f"the two models differ in {field} ({values}); give two of one architecture.")
         self.images, self.names, self.swin = images, names, swin
-        self._parts: OrderedDict[tuple[str, int, int, int], ConvModParts] = OrderedDict()
-        self._attention: dict[int, list[BlockAttention]] = {}
+        self._run, self._run_swin = lru_cache(KEPT)(self._run), lru_cache(KEPT)(self._run_swin)
         self._make_controls(upload)
 
     def _make_controls(self, upload: bool) -> None:
         import ipywidgets
 
         wide = {"layout": {"width": "300px"}, "style": {"description_width": "60px"}}
-        depths = self.models["trained"].config.depths
+        model = self.models["trained"]
+        depths = model.config.depths
         self.image = choice(self._named(), "image", 0)
         self.weights = choice(list(self.models), "weights")
         self.stage = choice(list(range(len(depths))), "stage", 0)
         self.block = choice(list(range(depths[0])), "block", 0)
         ranked = self._ranked()
         self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel", **wide)
-        height, width = self._looked_at().a.shape[2:]
-        row, column = modulation_at(self.models["trained"], self.images[:1], 0, 0, parts=self._looked_at()).position
+        height, width = self._map_size()
+        row, column = modulation_at(model, self._input(model, 0), 0, 0).position
         self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
         self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
         self.head = choice(self._heads(), "Swin head", ALL_HEADS)
@@ -94,22 +92,11 @@ class ModulationExplorer(Explorer):
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own image")
         self.upload.observe(self._take, names="value")
         self.message = ipywidgets.HTML()
-        controls = [
-            self.image,
-            self.weights,
-            self.stage,
-            self.block,
-            self.channel,
-            self.row,
-            self.column,
-            self.scale,
-            self.head,
-        ]
-        shown = [True, len(self.models) > 1, *[True] * 6, self.swin is not None]
-        self._assemble(
-            [control for control, is_shown in zip(controls, shown, strict=True) if is_shown],
-            extra=[self.upload, self.message] if upload else [],
-        )
+        weights = [self.weights] if len(self.models) > 1 else []
+        head = [] if self.swin is None else [self.head]
+        place = [self.stage, self.block, self.channel, self.row, self.column]
+        extra = [self.upload, self.message] if upload else []
+        self._assemble([self.image, *weights, *place, self.scale, *head], extra)
 
     # ---- What is looked at
 
@@ -120,81 +107,70 @@ class ModulationExplorer(Explorer):
     @property
     def modulation(self) -> Modulation:
         """What the controls point at, as `modulation_at` gives it."""
-        model, stage, block = self.models[self.weights.value], self.stage.value, self.block.value
-        x, parts = self._shown()[None], self._looked_at()  # of the image only the size matters
-        return modulation_at(model, x, stage, block, self.channel.value, self.position, parts=parts)
+        model = self.models[self.weights.value]
+        place = self.stage.value, self.block.value, self.channel.value, self.position
+        return modulation_at(model, self._input(model, self.image.value), *place, parts=self._parts()[0])
 
-    def _convmod(self) -> Any:
-        return self.models[self.weights.value].stages[self.stage.value].blocks[self.block.value].convmod
+    def _input(self, model: torch.nn.Module, image: int) -> Tensor:
+        """(1, 3, H, W), normalised, where the model is."""
+        return normalize(self.images[image : image + 1]).to(next(model.parameters()).device)
 
-    def _device(self) -> torch.device:
-        return next(self.models[self.weights.value].parameters()).device
+    def _parts(self) -> tuple[ConvModParts, list[int]]:
+        """U, A, V, each (1, C, H, W), and the channels, that which does most first."""
+        return self._run(self.weights.value, self.image.value, self.stage.value, self.block.value)
 
-    def _looked_at(self) -> ConvModParts:
-        """The parts of the ConvMod that is looked at, each (1, C, H, W)."""
-        key = self.weights.value, self.image.value, self.stage.value, self.block.value
-        if key not in self._parts:
-            x = normalize(self._shown()[None]).to(self._device())
-            self._parts[key] = parts_of(self.models[self.weights.value], x, self.stage.value, self.block.value)
-            if len(self._parts) > KEPT:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(key)
-        return self._parts[key]
+    def _run(self, weights: str, image: int, stage: int, block: int) -> tuple[ConvModParts, list[int]]:
+        model = self.models[weights]
+        parts = parts_of(model, self._input(model, image), stage, block)
+        return parts, channels_by_effect(model.stages[stage].blocks[block].convmod, parts).tolist()
+
+    def _map_size(self) -> Sequence[int]:
+        return self._parts()[0].a.shape[2:]
 
     def _named(self) -> list[tuple[str, int]]:
         return [(name, i) for i, name in enumerate(self.names)]
 
     def _ranked(self) -> list[tuple[str, int]]:
         """The channels by how much they do, as ("rank: channel", channel)."""
-        order = channels_by_effect(self._convmod(), self._looked_at()).tolist()
-        return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(order, start=1)]
+        return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(self._parts()[1], start=1)]
 
     def _heads(self) -> list[str | int]:
-        if self.swin is None:
-            return [ALL_HEADS]
-        return [ALL_HEADS, *range(self._swin_blocks()[0].weights.shape[2])]
+        return [ALL_HEADS] if self.swin is None else [ALL_HEADS, *range(self._swin_blocks()[0].weights.shape[2])]
+
+    @torch.no_grad()
+    def _run_swin(self, image: int) -> list[BlockAttention]:
+        was_training = self.swin.training
+        attention = self.swin.eval().attention_weights(self._input(self.swin, image))
+        self.swin.train(was_training)
+        return attention
 
     def _swin_blocks(self) -> list[BlockAttention]:
         """A Swin block and the next one, whose windows are shifted, of the stage that is looked at (or its last)."""
-        i = self.image.value
-        if i not in self._attention:
-            was_training = self.swin.training
-            x = normalize(self.images[i : i + 1]).to(next(self.swin.parameters()).device)
-            with torch.no_grad():
-                self._attention[i] = self.swin.eval().attention_weights(x)
-            self.swin.train(was_training)
-        attentions = self._attention[i]
-        stage = min(self.stage.value, attentions[-1].stage)
-        blocks = [each for each in attentions if each.stage == stage]
+        attention = self._run_swin(self.image.value)
+        blocks = [each for each in attention if each.stage == min(self.stage.value, attention[-1].stage)]
         first = min(self.block.value // 2 * 2, (len(blocks) - 1) // 2 * 2)
         return blocks[first : first + 2]
 
     # ---- When a control changes
 
     def _changed(self, change: Any) -> None:
-        if self._holding:
-            return
-        with self._together():
-            self._fit(keep_channel=change["owner"] is self.image)
+        if not self._holding:
+            with self._together():
+                self._fit(keep_channel=change["owner"] is self.image)
 
     def _fit(self, keep_channel: bool) -> None:
         """Give block, channel, position and head the range that they have now, near to where they were."""
-        block, rank, channel = self.block.value, self.channel.index, self.channel.value
+        rank, channel = self.channel.index, self.channel.value
         depth = self.models["trained"].config.depths[self.stage.value]
-        if tuple(range(depth)) != tuple(self.block.options):
-            self.block.options = list(range(depth))
-            self.block.value = min(block, depth - 1)
-        if (ranked := self._ranked()) != list(self.channel.options):
-            self.channel.options = ranked
-            self.channel.value = channel if keep_channel else ranked[min(rank, len(ranked) - 1)][1]
-        for slider, length in zip((self.row, self.column), self._looked_at().a.shape[2:], strict=True):
+        offer(self.block, range(depth), min(self.block.value, depth - 1))
+        ranked = self._ranked()
+        offer(self.channel, ranked, channel if keep_channel else ranked[min(rank, len(ranked) - 1)][1])
+        for slider, length in zip((self.row, self.column), self._map_size(), strict=True):
             if slider.max != length - 1:  # the same place on a coarser or finer map
                 place = slider.value * length // (slider.max + 1)
                 slider.max, slider.value = length - 1, place
-        if (heads := self._heads()) != list(self.head.options):
-            head = self.head.value
-            self.head.options = heads
-            self.head.value = head if head in heads else ALL_HEADS
+        heads = self._heads()
+        offer(self.head, heads, self.head.value if self.head.value in heads else ALL_HEADS)
 
     def _take(self, _change: Any) -> None:
         """An uploaded file joins the images, or a sentence says why not."""
@@ -223,27 +199,26 @@ class ModulationExplorer(Explorer):
     # ---- The picture
 
     def _draw(self) -> tuple[str, str]:
-        m = self.modulation
+        m, shown = self.modulation, self.images[self.image.value]
         row, column = m.position
         height, width = m.kernel.shape
-        here = Box(row, column, 1, 1, INK)
+        here, centre = Box(row, column, 1, 1, INK), Box(height // 2, width // 2, 1, 1, INK)
         window = Box(row - height // 2, column - width // 2, height, width)
-        sizes = [values.abs().max().item() for values in (m.u, m.a, m.v, m.fused)]
-        limits = [max(sizes) or 1.0] * 4 if self.scale.value == ONE_SCALE else [size or 1.0 for size in sizes]
-        centre = Box(height // 2, width // 2, 1, 1, INK)
+        limits = [symmetric_limit(values) for values in (m.u, m.a, m.v, m.fused)]
+        if self.scale.value == ONE_SCALE:
+            limits = [symmetric_limit(torch.stack([m.u, m.a, m.v, m.fused]))] * 4
+        image = f"{_short(self.names[self.image.value])}\n{height}×{width} window"
+        sums = f"window map W · U\nsums to {number(m.window.sum(), 3)}"
+        implied = implied_attention(m.kernel, m.position, m.a.shape)
         rows = [
             [
-                Panel(
-                    f"{_short(self.names[self.image.value])}\n{height}×{width} window",
-                    self._shown(),
-                    boxes=self._seen(m),
-                ),
+                Panel(image, shown, boxes=self._seen(m)),
                 Panel(f"U\n{number(m.u[m.position], 3)} at □", m.u, limits[0], [window, here], sign="→"),
                 Panel("kernel W", m.kernel, boxes=[centre], sign="×"),
-                Panel(f"window map W · U\nsums to {number(m.window.sum(), 3)}", m.window, boxes=[centre], sign="="),
+                Panel(sums, m.window, boxes=[centre], sign="="),
             ],
             [
-                Panel("the kernel, laid at □\n(implied row)", _implied(m), boxes=[here]),
+                Panel("the kernel, laid at □\n(implied row)", implied, boxes=[here]),
                 Panel(f"modulation A\n{number(m.value, 3)} at □", m.a, limits[1], [here]),
                 Panel(f"value V\n{number(m.v[m.position], 3)} at □", m.v, limits[2], [here], sign="⊙"),
                 Panel(f"A ⊙ V\n{number(m.fused[m.position], 3)} at □", m.fused, limits[3], [here], sign="="),
@@ -254,31 +229,26 @@ class ModulationExplorer(Explorer):
         alt = self._describe(m)
         return draw(rows, alt), alt
 
-    def _shown(self) -> Tensor:
-        return self.images[self.image.value]
-
     def _seen(self, m: Modulation) -> list[Box]:
         """Window and position, in pixels of the image."""
         return [Box(*m.window_box), Box(*m.box(0))]
 
     def _attention_panel(self, block: BlockAttention) -> Panel:
         """One Swin block's attention row at the place of the position."""
-        y, x = self._token(block)
         shifted = "shifted windows" if any(block.shift) else "windows"
         head = "mean of heads" if self.head.value == ALL_HEADS else f"head {self.head.value}"
         title = f"Swin, {shifted}\nstage {block.stage}, block {block.block}, {head}"
-        return Panel(title, self._attention_row(block), boxes=[Box(y, x, 1, 1, INK)])
+        return Panel(title, self._attention_row(block), boxes=[Box(*self._token(block), 1, 1, INK)])
 
     def _attention_row(self, block: BlockAttention) -> Tensor:
         """(H, W), the chosen head's, or the mean of all."""
         heads = block.row(*self._token(block))[0].cpu()
         return heads.mean(dim=0) if self.head.value == ALL_HEADS else heads[self.head.value]
 
-    def _token(self, block: BlockAttention) -> tuple[int, int]:
-        """The token of a Swin's grid that lies where the position lies on ConvMod's map."""
-        sizes = self._looked_at().a.shape[2:]
-        y, x = (p * tokens // size for p, tokens, size in zip(self.position, block.grid, sizes, strict=True))
-        return y, x
+    def _token(self, block: BlockAttention) -> list[int]:
+        """The token of a Swin's grid that is where the position is on ConvMod's map."""
+        places = zip(self.position, block.grid, self._map_size(), strict=True)
+        return [place * tokens // size for place, tokens, size in places]
 
     def _describe(self, m: Modulation) -> str:
         row, column = m.position
@@ -300,16 +270,12 @@ class ModulationExplorer(Explorer):
         return (
             f"{told} Swin's stage {block.stage}, block {block.block} attends from there to {int((seen > 0).sum())} "
             f"positions, most ({seen.max():.0%}) to row {y}, column {x}; ConvMod's window holds "
-            f"{int((_implied(m) != 0).sum())}."
+            f"{int((implied_attention(m.kernel, m.position, m.a.shape) != 0).sum())}."
         )
 
     def _static(self) -> Picture:
-        one_scale = self.scale.value == ONE_SCALE
-        return Picture(plot_modulation(self._shown(), self.modulation, one_scale=one_scale).figure, self.text)
-
-
-def _implied(m: Modulation) -> Tensor:
-    return implied_attention(m.kernel, m.position, m.a.shape)
+        shown, one_scale = self.images[self.image.value], self.scale.value == ONE_SCALE
+        return Picture(plot_modulation(shown, self.modulation, one_scale=one_scale).figure, self.text)
 
 
 def read_image(content: bytes, size: tuple[int, int]) -> Tensor:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -48,15 +49,22 @@ class Panel:
     """What stands before the panel, such as ⊙ or =."""
 
 
-def draw(panels: Sequence[Sequence[Panel]], alt: str) -> str:
-    """Rows of panels as one <svg> with its text alternative."""
-    columns = max(map(len, panels))
-    width, height = columns * (SIDE + GAP) + GAP, len(panels) * (TITLE + SIDE + BAR) + 4
-    inside = "".join(
-        _draw_panel(panel, GAP + column * (SIDE + GAP), TITLE + row * (TITLE + SIDE + BAR))
-        for row, line in enumerate(panels)
-        for column, panel in enumerate(line)
-    )
+def draw(rows: Sequence[Sequence[Panel]], alt: str, lead: Panel | None = None) -> str:
+    """Rows of panels as one <svg> with its text alternative; `lead` is one large panel at the left of all rows."""
+    columns, each = max(map(len, rows)), TITLE + SIDE + BAR
+    left, inside = 0, ""
+    if lead is not None:
+        side = len(rows) * each - TITLE - BAR
+        left, inside = side + 2 * GAP, _draw_panel(lead, GAP, TITLE, side)
+    for i, row in enumerate(rows):
+        inside += "".join(
+            _draw_panel(panel, left + GAP + j * (SIDE + GAP), TITLE + i * each) for j, panel in enumerate(row)
+        )
+    return svg(left + columns * (SIDE + GAP) + GAP, len(rows) * each + 4, inside, alt)
+
+
+def svg(width: float, height: float, inside: str, alt: str) -> str:
+    """An <svg> of so many pixels, or as wide as there is room, with its text alternative."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(alt)}" width="{width}" '
         f'height="{height}" viewBox="0 0 {width} {height}" style="max-width: 100%; height: auto; background: white" '
@@ -64,22 +72,27 @@ def draw(panels: Sequence[Sequence[Panel]], alt: str) -> str:
     )
 
 
-def _draw_panel(panel: Panel, x: float, y: float) -> str:
+def address(png: bytes) -> str:
+    """A PNG file as what an <image> refers to."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _draw_panel(panel: Panel, x: float, y: float, side: float = SIDE) -> str:
     rows, columns = panel.values.shape[-2:]
-    scale = SIDE / max(rows, columns)
+    scale = side / max(rows, columns)
     width, height = columns * scale, rows * scale
-    limit = panel.limit or _limit(panel.values)
+    frame = f'x="{x}" y="{y}" width="{width:.1f}" height="{height:.1f}"'
+    low, high = _limits(panel)
     parts = [
-        f'<text x="{x + width / 2:.1f}" y="{y - 6 - 14 * (1 - line)}" text-anchor="middle">{html.escape(text)}</text>'
-        for line, text in enumerate(_two_lines(panel.title))
+        f'<text x="{x + width / 2:.1f}" y="{y - 6 - 14 * up}" text-anchor="middle">{html.escape(text)}</text>'
+        for up, text in enumerate(reversed(panel.title.split("\n")))
     ]
     if panel.sign:
         middle = f'x="{x - GAP / 2}" y="{y + height / 2 + 6:.1f}"'
         parts.append(f'<text {middle} text-anchor="middle" font-size="18">{html.escape(panel.sign)}</text>')
     parts.append(
-        f'<image x="{x}" y="{y}" width="{width:.1f}" height="{height:.1f}" preserveAspectRatio="none" '
-        f'style="image-rendering: pixelated" href="{_pixels(panel, limit)}"/>'
-        f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{height:.1f}" fill="none" stroke="#BBBBBB"/>'
+        f'<image {frame} preserveAspectRatio="none" style="image-rendering: pixelated" '
+        f'href="{address(_png(_pixels(panel, low, high)))}"/><rect {frame} fill="none" stroke="#BBBBBB"/>'
     )
     for box in panel.boxes:
         top, left = max(box.top, 0), max(box.left, 0)
@@ -88,36 +101,32 @@ def _draw_panel(panel: Panel, x: float, y: float) -> str:
             f'<rect x="{x + left * scale:.1f}" y="{y + top * scale:.1f}" width="{(right - left) * scale:.1f}" '
             f'height="{(bottom - top) * scale:.1f}" fill="none" stroke="{box.colour}" stroke-width="2"/>'
         )
-    if panel.values.ndim == 2:
-        parts.append(_draw_bar(panel, limit, x, y + height + 4, width))
+    if panel.values.ndim == 2:  # its scale
+        y += height + 4
+        parts.append(
+            f'<image x="{x}" y="{y:.1f}" width="{width:.1f}" height="6" preserveAspectRatio="none" '
+            f'href="{address(_png(_table(panel.colours)[None]))}"/><g font-size="10">'
+            f'<text x="{x}" y="{y + 16:.1f}">{_short(low)}</text>'
+            f'<text x="{x + width:.1f}" y="{y + 16:.1f}" text-anchor="end">{_short(high)}</text></g>'
+        )
     return "".join(parts)
 
 
-def _draw_bar(panel: Panel, limit: float, x: float, y: float, width: float) -> str:
-    low = -limit if _is_signed(panel.colours) else 0.0
-    ends = f"{_short(low)}", f"{_short(limit)}"
-    return (
-        f'<image x="{x}" y="{y:.1f}" width="{width:.1f}" height="6" preserveAspectRatio="none" '
-        f'href="{_bar(panel.colours)}"/><g font-size="10"><text x="{x}" y="{y + 16:.1f}">{ends[0]}</text>'
-        f'<text x="{x + width:.1f}" y="{y + 16:.1f}" text-anchor="end">{ends[1]}</text></g>'
-    )
+def _limits(panel: Panel) -> tuple[float, float]:
+    """The ends of the colour scale."""
+    largest = panel.values.abs().max().item() if panel.values.ndim == 2 else 1.0
+    high = panel.limit or (largest if largest and math.isfinite(largest) else 1.0)
+    return (-high if panel.colours == SIGNED else 0.0), high
 
 
-def _pixels(panel: Panel, limit: float) -> str:
+def _pixels(panel: Panel, low: float, high: float) -> np.ndarray:
     values = panel.values.detach().cpu()
-    if values.ndim == 3:
-        array = values.permute(1, 2, 0).numpy()
-        array = array if array.dtype == np.uint8 else (array.clip(0, 1) * 255).round().astype(np.uint8)
-    else:
-        share = np.nan_to_num(values.float().numpy()) / limit
-        share = (share + 1) / 2 if _is_signed(panel.colours) else share
-        array = _table(panel.colours)[(share.clip(0, 1) * 255).round().astype(np.uint8)]
-    return _png(array)
-
-
-@cache
-def _bar(colours: str) -> str:
-    return _png(_table(colours)[None])
+    if values.dtype == torch.uint8:
+        return values.permute(1, 2, 0).numpy()
+    share = np.nan_to_num(values.float().numpy())
+    share = share if values.ndim == 3 else (share - low) / (high - low)
+    shades = (share.clip(0, 1) * 255).round().astype(np.uint8)
+    return shades.transpose(1, 2, 0) if values.ndim == 3 else _table(panel.colours)[shades]
 
 
 @cache
@@ -128,25 +137,11 @@ def _table(colours: str) -> np.ndarray:
     return (colormaps[colours](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
 
 
-def _png(array: np.ndarray) -> str:
+def _png(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(array).save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _is_signed(colours: str) -> bool:
-    return colours == SIGNED
-
-
-def _limit(values: Tensor) -> float:
-    largest = values.abs().max().item() if values.ndim == 2 else 1.0
-    return largest if largest and math.isfinite(largest) else 1.0
+    return file.getvalue()
 
 
 def _short(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2g}".replace("-", "−")
-
-
-def _two_lines(title: str) -> list[str]:
-    first, _, second = title.partition("\n")
-    return [first, second] if second else ["", first]
+    return f"{value:.2g}".replace("-", "−")

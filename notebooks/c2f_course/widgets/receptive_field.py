@@ -5,11 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import WINDOW, Picture
+from c2f.maps.picture import SKY, WINDOW, Picture
 from c2f.maps.receptive_field import (
     DECADES,
     HEAT,
-    Extent,
     ReceptiveField,
     effective_receptive_field,
     plot_receptive_fields,
@@ -17,10 +16,8 @@ from c2f.maps.receptive_field import (
 )
 from c2f.models import Conv2Former
 from c2f.training.augment import normalize
-from c2f_course.widgets.base import Explorer, choice
+from c2f_course.widgets.base import Explorer, choice, offer
 from c2f_course.widgets.panel import Box, Panel, draw
-
-HALF, THEORY = "#56B4E9", "#FFFFFF"  # Okabe and Ito's sky blue, seen on black and on yellow
 
 
 class ReceptiveFieldExplorer(Explorer):
@@ -32,23 +29,20 @@ class ReceptiveFieldExplorer(Explorer):
             the first is the one that is seen through the field.
 
     Raises ValueError for no model and for images of another shape.
-
-    Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
     """
 
     def __init__(self, models: Mapping[str, Conv2Former], images: Tensor) -> None:
-
         if not models:
             raise ValueError("there is no model to explore; give at least one, by its name.")
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
         self.models, self.images = dict(models), images
         # All of them at once, so that no key press has to wait for a gradient.
-        self._fields = {
-            (name, stage): effective_receptive_field(model, _on_device_of(model, images), stage)
-            for name, model in self.models.items()
-            for stage in range(len(model.stages))
-        }
+        self._fields = {}
+        for name, model in self.models.items():
+            x = normalize(images).to(next(model.parameters()).device)
+            for stage in range(len(model.stages)):
+                self._fields[name, stage] = effective_receptive_field(model, x, stage)
         names = list(self.models)
         self.model = choice(names, "model", names[0])
         self.stage = choice(self._stages(), "stage", self._stages()[-1])
@@ -64,20 +58,17 @@ class ReceptiveFieldExplorer(Explorer):
         return list(range(len(self.models[self.model.value].stages)))
 
     def _changed(self, change: object) -> None:
-        if self._holding:
-            return
-        with self._together():
-            if (stages := self._stages()) != list(self.stage.options):
-                stage = min(self.stage.value, stages[-1])
-                self.stage.options = stages
-                self.stage.value = stage
+        if not self._holding:
+            with self._together():
+                offer(self.stage, self._stages(), min(self.stage.value, self._stages()[-1]))
 
     def _draw(self) -> tuple[str, str]:
         field, alt = self.field, self._describe()
         log = self.colours.value == "logarithmic"
         weights = shown_weights(field, log)
         weights = weights / DECADES + 1 if log else weights
-        boxes = [_box(field.extent, THEORY), _box(field.box(0.9), WINDOW), _box(field.box(0.5), HALF)]
+        # Three colours that are seen on black and on yellow.
+        boxes = [Box(*field.extent, "white"), Box(*field.box(0.9), WINDOW), Box(*field.box(0.5), SKY)]
         image = self.images[0] / 255 if self.images.dtype == torch.uint8 else self.images[0]
         scale = f"1 is most, 0 is 1/{10**DECADES:,}" if log else "1 is most"
         panels = [
@@ -103,11 +94,3 @@ class ReceptiveFieldExplorer(Explorer):
         name = f"{self.model.value}, stage {self.stage.value}"
         figure = plot_receptive_fields({name: self.field}, log=self.colours.value == "logarithmic").figure
         return Picture(figure, self.text)
-
-
-def _on_device_of(model: Conv2Former, images: Tensor) -> Tensor:
-    return normalize(images).to(next(model.parameters()).device)
-
-
-def _box(extent: Extent, colour: str) -> Box:
-    return Box(*extent, colour)

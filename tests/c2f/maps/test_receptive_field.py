@@ -22,8 +22,6 @@ from c2f.maps.receptive_field import (
     window_extent,
 )
 from c2f.models.conv2former import VARIANTS, Conv2Former
-from c2f_course.figures.notebook_06 import plot_energy, plot_inside, plot_products, plot_signs, plot_sorted_energy
-from c2f_course.widgets import ReceptiveFieldExplorer
 
 
 def tiny(seed: int = 0, **changes: object) -> Conv2Former:
@@ -133,7 +131,6 @@ def test_what_is_not_there_is_said(x: torch.Tensor) -> None:
         (lambda: flat(9, Extent(4, 4, 1, 1)).box(90), "the share is 90"),
         (lambda: theoretical_extent(model, -1, (0, 0)), "there is no stage -1"),
         (lambda: plot_receptive_fields({}), "give at least one"),
-        (lambda: plot_inside({}), "give at least one"),
     ):
         with pytest.raises(ValueError, match=sentence):
             call()
@@ -152,7 +149,6 @@ def test_pictures_say_their_radii(x: torch.Tensor) -> None:
     for picture in (plot_receptive_fields({"mine": field}), plot_receptive_fields({"mine": field}, log=False)):
         assert f"mine: stage 0, half of the gradient lies within {field.radius(0.5):g} pixels" in picture.alt
         assert picture.png()
-    assert plot_inside({"mine": field}, "How far").alt.startswith("How far. mine: stage 0")
 
 
 # ---- Kernels
@@ -188,45 +184,5 @@ def test_kernels_are_those_of_the_block() -> None:
 def test_pictures_of_kernels_say_their_numbers() -> None:
     kernels = kernels_of(tiny(), 0)
     assert "4 kernels of 3×3 taps" in plot_kernels(kernels, title="Kernels").alt
-    assert "stage 0, untrained: " in plot_energy({"stage 0": {"untrained": kernels, "trained": kernels}}).alt
-    assert "stage 0: mean radius from" in plot_sorted_energy({"stage 0": kernels}).alt
-    signs = plot_signs({"stage 0": {"A": torch.tensor([-1.0, 1.0, 2.0, 3.0])}})
-    assert "A: 25% below zero, from −1.0 to 3.0" in signs.alt
-    a, v = torch.tensor([1.0, -3.0]), torch.tensor([1.0, 1.0])
-    assert "one: 25% of the size of A ⊙ V is above zero" in plot_products({"one": (a, v)}).alt
-    with pytest.raises(ValueError, match="one: A has shape"):
-        plot_products({"one": (a, v[:1])})
-    for call in (plot_energy, plot_sorted_energy, plot_signs, plot_products):
-        with pytest.raises(ValueError, match="give at least one"):
-            call({})
     with pytest.raises(ValueError, match="4 kernels and 1 titles"):
         plot_kernels(kernels, ["one"])
-
-
-# ---- The explorer
-
-
-def test_the_explorer_shows_each_model_and_stage(x: torch.Tensor) -> None:
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    explorer = ReceptiveFieldExplorer({"k = 3": tiny(), "one stage": tiny(dims=(4,), depths=(1,))}, images)
-    assert explorer.stage.value == 1 and explorer.text.startswith("k = 3, stage 1, position row 4, column 4")
-    pictures = {explorer._picture.value}
-    for control in (explorer.stage, explorer.colours):
-        for option in control.options:
-            control.value = option
-            pictures.add(explorer._picture.value)
-            assert f"within {explorer.field.radius(0.9):g}, by 2 images" in explorer.text
-    assert len(pictures) == 3
-    explorer.stage.value = 1
-    explorer.model.value = "one stage"  # which has no stage 1
-    assert list(explorer.stage.options) == [0] and explorer.text.startswith("one stage, stage 0")
-    assert explorer._static().alt == explorer.text
-    explorer.model.value = "k = 3"
-    assert list(explorer.stage.options) == [0, 1]
-
-
-def test_the_explorer_says_what_it_needs() -> None:
-    with pytest.raises(ValueError, match="at least one, by its name"):
-        ReceptiveFieldExplorer({}, torch.zeros(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="as \\(N, 3, H, W\\)"):
-        ReceptiveFieldExplorer({"k = 3": tiny()}, torch.zeros(3, 32, 32))

@@ -146,7 +146,7 @@ def test_its_output_is_torchs_convolution(explorer: KernelSizeExplorer) -> None:
 
 
 def test_the_picture_has_its_sentence_and_so_has_the_figure_in_its_place(explorer: KernelSizeExplorer) -> None:
-    assert explorer._picture.value.count('role="img"') == 3 and "position p = 28" in explorer._picture.value
+    assert explorer._picture.value.count('role="img"') == 1 and "position p = 28" in explorer._picture.value
     assert explorer._static().alt == explorer.text
 
 

@@ -56,4 +56,4 @@ def test_attention_there_is_drawn():
     windows.plot_windows(photograph, {"regular": regular, "shifted": shifted}, [(7, 7)])
     windows.plot_masks(photograph, shifted, {"top left": 0})
     windows.plot_one_window(photograph, regular, 0, 0, head, head, head)
-    windows.plot_offsets({"head 0": table[:, 0].view(7, 7)})
+    windows.plot_offsets({f"head {head}": table[:, head].view(7, 7) for head in (0, 1)})
