@@ -7,13 +7,6 @@ from pathlib import Path
 
 KINDS: dict[str, str] = {
     "endless loop": "while True: pass",
-    "endless loop that ignores signals": (
-        "import signal\n"
-        "for s in range(1, 65):\n"
-        "    try: signal.signal(s, signal.SIG_IGN)\n"
-        "    except (OSError, ValueError): pass\n"
-        "while True: pass"
-    ),
     "endless printing": "while True: print('x' * 1000)",
     "fork bomb": (
         "import os, subprocess, sys, multiprocessing\n"
@@ -107,6 +100,17 @@ KINDS: dict[str, str] = {
         "subprocess.Popen(['sleep', '4321'], start_new_session=True)"
     ),
 }
+
+TOGETHER = {  # name of a notebook -> what it tries, one cell each: what ends or spoils the process is alone
+    "attempts": [
+        "endless loop", "endless printing", "fork bomb", "memory bomb", "disk bomb", "network call",
+        "read of the hidden tests", "overwrite of the grade book and of siblings", "a process that outlives its cell",
+    ],
+    "patched": ["all checks patched, and an object that equals everything"],
+    "exit": ["os._exit"],
+    "segfault": ["segfault in an answer"],
+    "forged": ["a forged result"],
+}  # fmt: skip
 
 
 def cell(kind: str, *, port: int, tests: Path, siblings: Path, grades: Path) -> str:
