@@ -21,7 +21,7 @@ from c2f.files import write_json
 from c2f.models import create_model
 from c2f_course.grading import contest
 from c2f_course.grading.assignment import load_assignment
-from c2f_course.grading.grade import Student
+from c2f_course.grading.grade import Student, read_cells
 
 AUTHOR = "the author's entry"
 
@@ -105,8 +105,9 @@ def measure(name: str, rates: list[float], hidden_seed: int, say: Callable[[str]
 def measure_author(hidden_seed: int, seeds: Sequence[int] = (0, 1, 2)) -> None:
     """Let the assignment's solution compete as a submission does, from several seeds, and keep what it reaches."""
     assignment, hidden, reached = load_assignment("4"), contest.hidden_split(hidden_seed), []
+    code = [source for kind, source in read_cells(assignment.folder / "solution.ipynb") if kind == "code"]
     for seed in seeds:
-        with Student(assignment.folder / "solution.ipynb", assignment.limits) as student, student.fresh() as other:
+        with Student(code, assignment.limits) as student, student.fresh() as other:
             classes = [some.remote().get("Entry") for some in (student, other)]
             reached.append(contest.compete(*classes, hidden, seed=seed))
         print(f"{AUTHOR}, seed {seed}: {reached[-1]}")

@@ -7,6 +7,7 @@ import ast
 import builtins
 import functools
 import inspect
+import re
 import symtable
 import textwrap
 from collections.abc import Collection, Iterable
@@ -37,21 +38,13 @@ def used_names(*sources: str) -> set[str]:
     for node in nodes:
         if isinstance(node, ast.Attribute):
             names.add(node.attr)
-            base, *rest = _dotted(node) or [""]
+            dotted = ast.unparse(node)  # `a.b.c`, or what is no such chain
+            base, *rest = dotted.split(".") if re.fullmatch(r"[\w.]+", dotted) else [""]
             paths |= {".".join([place, *rest]) for place in places.get(base, ())}
     for path in paths:
         parts = path.split(".")
         names |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
     return names
-
-
-def _dotted(node: ast.expr) -> list[str]:
-    """`a.b.c` as its names; nothing for what is no such chain."""
-    names = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else []
 
 
 def answer_sources(cells: Iterable[str], answers: Collection[str], given: Collection[str] = ()) -> list[str]:

@@ -32,15 +32,12 @@ class Question(Exercise):
     """An exercise with points. `check` takes the answers, then keywords for other inputs than the public ones."""
 
     points: float = 0
-    answers: tuple[str, ...] = ()
-    """The names in the student's notebook that are the answer, in the order in which the check takes them."""
-    without: tuple[str, ...] = ()
-    """Library names that would answer the question, and that the answer must do without."""
+    answers: tuple[str, ...] = ()  # names in the student's notebook, in the order in which the check takes them
+    without: tuple[str, ...] = ()  # library names that would answer the question: the answer must do without them
     given: Mapping[str, str] = field(default_factory=dict)
     """Names of earlier answers -> "module:name" of the kit's own, which the grader puts in their place, so that one
     mistake is not counted twice."""
-    by_a_person: bool = False
-    """An answer in words, which no test judges."""
+    by_a_person: bool = False  # an answer in words, which no test judges
 
     @property
     def heading(self) -> str:
@@ -94,8 +91,7 @@ class HiddenTest:
     points: float
     title: str
     run: Callable[..., Partly | str | None]
-    whole: bool = False
-    """Whether `run` takes the grade.Student instead of the answers: for what needs a second process."""
+    whole: bool = False  # whether `run` takes the grade.Student, not the answers: for what needs a second process
 
 
 def hidden(
@@ -111,10 +107,8 @@ class Assignment:
     questions: tuple[Question, ...]
     tests: tuple[HiddenTest, ...]
     folder: Path
-    digest: str
-    """Of the hidden tests and all that judges with them: grades are made again where it differs."""
-    limits: Limits
-    """What a submission may use: LIMITS of the hidden tests, if they define it."""
+    digest: str  # of the hidden tests and all that judges with them: grades are made again where it differs
+    limits: Limits  # what a submission may use: LIMITS of the hidden tests, if they define it
 
     @property
     def points(self) -> float:

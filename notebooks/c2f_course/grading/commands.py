@@ -75,9 +75,8 @@ class Grade:
         if self.jobs < 0:
             raise ValueError(f"--jobs is {self.jobs}; use 0 for one each processor, or a number of them.")
         if self.out.resolve().is_relative_to(self.submissions.resolve()):
-            raise ValueError(
-                f"{self.out} is inside {self.submissions}; keep grades beside the submissions, not among them."
-            )
+            inside = f"{self.out} is inside {self.submissions}"
+            raise ValueError(f"{inside}; keep grades beside the submissions, not among them.")
         if why := sandbox.why_not(self.sandbox):
             raise ValueError(why)
         if not self.sandbox:
@@ -89,9 +88,8 @@ class Grade:
                 bar.update(done - bar.n)
 
             results = grade.grade_folder(found, assignment, self.out, self.jobs, show)
-        book = gradebook.Gradebook(
-            assignment, results, by_hand, grade.duplicates(found.entries, assignment), found.misnamed, roster
-        )
+        same = grade.duplicates(found.entries, assignment)
+        book = gradebook.Gradebook(assignment, results, by_hand, same, found.misnamed, roster)
         gradebook.write(book, self.out, self.show)
         graded = sum(result.state == "graded" for result in results)
         lines = [
@@ -100,9 +98,8 @@ class Grade:
             *(f"  {file} {why}" for file, why in found.misnamed.items()),
         ]
         if words := sum(len(result.waiting) for result in results):
-            lines.append(
-                f"{words} answers in words wait in {self.out / 'written.csv'}: fill in points, run this again."
-            )
+            written = self.out / "written.csv"
+            lines.append(f"{words} answers in words wait in {written}: fill in points, run this again.")
         print("\n".join(lines).encode(errors="backslashreplace").decode())  # a file's name may be no text
         return 0
 

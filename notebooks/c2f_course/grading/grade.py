@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import re
 import signal
-import tempfile
 import threading
 import time
 import unicodedata
@@ -75,7 +74,6 @@ class Result:
 
     student: str
     file: str
-    assignment: str
     digest: str  # of the submission, of the assignment and of the limits it was graded with
     state: str = "graded"  # or: "empty", "unreadable", "too large", "other assignment", "not begun", "failed"
     note: str = ""  # why it was not graded
@@ -106,11 +104,7 @@ class Result:
 
 
 class SubmissionError(ValueError):
-    """A file that cannot be graded; `state` is a word for the list, the message a sentence for the student."""
-
-    def __init__(self, state: str, message: str) -> None:
-        super().__init__(message)
-        self.state = state
+    """A file that cannot be graded; its two arguments are a word for the list, and a sentence for the student."""
 
 
 def read_cells(path: Path, assignment: str = "") -> list[tuple[str, str]]:
@@ -123,10 +117,9 @@ def read_cells(path: Path, assignment: str = "") -> list[tuple[str, str]]:
         if size == 0:
             raise SubmissionError("empty", "the file is empty; hand in again what you saved.")
         if size > LARGEST_NOTEBOOK:
-            raise SubmissionError(
-                "too large", f"the file has {size / 2**20:.0f} MiB, and {LARGEST_NOTEBOOK >> 20} MiB are read; clear "
-                f"the outputs (Edit, Clear Outputs of All Cells) and hand in again."
-            )  # fmt: skip
+            size, limit = (f"{count / 2**20:.0f} MiB" for count in (size, LARGEST_NOTEBOOK))
+            clear = "clear the outputs (Edit, Clear Outputs of All Cells) and hand in again."
+            raise SubmissionError("too large", f"the file has {size}, and {limit} are read; {clear}")
         content = path.read_bytes()
     except OSError as error:
         raise SubmissionError("unreadable", f"the file cannot be read: {error.strerror}.") from None
@@ -134,9 +127,8 @@ def read_cells(path: Path, assignment: str = "") -> list[tuple[str, str]]:
         notebook = json.loads(content)
         cells = [(str(c["cell_type"]), "".join(c["source"]).replace("\r\n", "\n")) for c in notebook["cells"]]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise SubmissionError(
-            "unreadable", "the file is no notebook (no JSON with cells); hand in the .ipynb file as Lab saved it."
-        ) from None
+        note = "the file is no notebook (no JSON with cells); hand in the .ipynb file as Lab saved it."
+        raise SubmissionError("unreadable", note) from None
     with contextlib.suppress(KeyError, TypeError):
         if assignment and (other := str(notebook["metadata"]["c2f"]["assignment"])) != assignment:
             raise SubmissionError("other assignment", f"this is the notebook of {other}; hand in that of {assignment}.")
@@ -165,15 +157,12 @@ def written_answer(cells: Sequence[tuple[str, str]], handed_out: Sequence[tuple[
 
 
 class Student(contextlib.ExitStack):
-    """A submission as its questions need it: a process that is started again where a question has ended it.
+    """A submission as its questions need it: a process that is started again where a question has ended it."""
 
-    The answers come from there, and what each of its cells raised is in `cells`.
-    """
-
-    def __init__(self, notebook: Path, limits: Limits) -> None:
+    def __init__(self, code: Sequence[str], limits: Limits) -> None:
         super().__init__()
-        self.notebook, self.limits = notebook, limits
-        self.cells: list[str] = []
+        self.code, self.limits = code, limits
+        self.cells: list[str] = []  # what they raised
         self._starts = 0
         self._remote: Remote | None = None
 
@@ -184,7 +173,7 @@ class Student(contextlib.ExitStack):
                 raise RemoteGone("it ended too often")
             self._starts += 1
             self.close()
-            self._remote = self.enter_context(run_submission(self.notebook, self.limits))
+            self._remote = self.enter_context(run_submission(self.code, self.limits))
             try:
                 errors = self._remote.ask("errors", seconds=self.limits.seconds)
                 self.cells = [str(error)[:500] for error in errors[:50]] if isinstance(errors, list) else []
@@ -195,14 +184,11 @@ class Student(contextlib.ExitStack):
 
     def answers(self, question: Question) -> list[Any]:
         """What the notebook defines under the answer's names. Raises RemoteError where it does not."""
-        remote = self.remote()
-        remote.seed(0)
-        remote.ask("put", dict(question.given))
-        return [remote.get(name) for name in question.answers]
+        return self.remote().answers(question.answers, question.given)
 
     def fresh(self) -> "Student":
-        """The same notebook, for a process that has nothing of this one; to be used with `with`."""
-        return Student(self.notebook, self.limits)
+        """The same code, for a process that has nothing of this one; to be used with `with`."""
+        return Student(self.code, self.limits)
 
 
 def judge(
@@ -253,19 +239,17 @@ def grade_notebook(path: Path, assignment: Assignment, student: str = "") -> Res
         code = [source for kind, source in cells if kind == "code"]
         forbidden = [question.forbidden_in(code) for question in assignment.questions]
     except SubmissionError as error:
-        return replace(result, state=error.state, note=str(error))
+        result.state, result.note = error.args
+        return result
     except RecursionError:
         note = "a cell is nested too deeply, such as by a sum of hundreds of terms in a row; write a loop."
         return replace(result, state="unreadable", note=note)
-    with tempfile.TemporaryDirectory(prefix="c2f-") as folder:
-        stripped = Path(folder, "answer.ipynb")  # its outputs are private, and may be large
-        stripped.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source} for source in code]}))
-        with Student(stripped, assignment.limits) as process:
-            for number, question in enumerate(assignment.questions):
-                if not question.by_a_person:
-                    tests = assignment.tests_of(question)
-                    result.questions[number] = judge(question, tests, process, forbidden[number])
-            result.cells = process.cells
+    with Student(code, assignment.limits) as process:
+        for number, question in enumerate(assignment.questions):
+            if not question.by_a_person:
+                tests = assignment.tests_of(question)
+                result.questions[number] = judge(question, tests, process, forbidden[number])
+        result.cells = process.cells
     result.seconds = round(time.monotonic() - started, 2)
     return result
 
@@ -273,7 +257,7 @@ def grade_notebook(path: Path, assignment: Assignment, student: str = "") -> Res
 def _without_points(entry: "Entry", assignment: Assignment, **why: str) -> Result:
     questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
     digest = digest_of(entry.path, assignment)
-    return Result(entry.student, entry.path.name, assignment.name, digest, questions=questions, **why)
+    return Result(entry.student, entry.path.name, digest, questions=questions, **why)
 
 
 def digest_of(path: Path, assignment: Assignment) -> str:
@@ -319,7 +303,7 @@ def find_submissions(folder: Path) -> Found:
             continue
         inside = [path]
         if path.is_dir() and not path.is_symlink():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(path)))
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and "/." not in p.relative_to(folder).as_posix())
             if not any(file.suffix == ".ipynb" for file in inside):
                 found.misnamed[path.name] = "holds no notebook"
         name = unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem)
@@ -345,10 +329,6 @@ def find_submissions(folder: Path) -> Found:
     if not found.entries:
         raise ValueError(f"there is no notebook in {folder}; a submission is called NAME.ipynb or NAME/….ipynb.")
     return found
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def duplicates(entries: Sequence[Entry], assignment: Assignment) -> list[list[str]]:
@@ -392,17 +372,14 @@ def grade_folder(
                 progress(result, len(results), len(found.entries))
                 continue
         waiting.append(entry)
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     task = (assignment.name, assignment.folder.parent, assignment.limits)
-    for entry, result in _in_parallel(waiting, task, jobs or _processors()):
+    for entry, result in _in_parallel(waiting, task, jobs or processors):
         result = result or _without_points(entry, assignment, state="failed", note="the grader ended with it.")
         write_json(result_path(grades, entry.student), asdict(result))
         results[entry.student] = result
         progress(result, len(results), len(found.entries))
     return [results[entry.student] for entry in found.entries]
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_parallel(waiting: list[Entry], task: tuple, jobs: int) -> Iterator[tuple[Entry, Result | None]]:

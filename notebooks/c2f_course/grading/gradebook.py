@@ -24,8 +24,7 @@ from c2f.files import write_atomically
 from c2f_course.grading.assignment import Assignment
 from c2f_course.grading.grade import Result, result_path
 
-Show = Literal["points", "titles", "hints"]
-"""What a student sees of hidden tests: their points, which of them failed, or also what went wrong."""
+Show = Literal["points", "titles", "hints"]  # of hidden tests: points, which of them failed, or also what went wrong
 
 
 @dataclass
@@ -106,11 +105,8 @@ def _written(book: Gradebook) -> str:
     of = {question.number: f"{question.points:g}" for question in book.assignment.questions if question.by_a_person}
     rows = [
         [result.student, q.number, of[q.number], by_hand.pop((result.student, q.number), ""), q.answer]
-        for number in of
-        for result in book.results
-        for q in result.questions
-        if q.number == number and q.answer
-    ]
+        for number in of for result in book.results for q in result.questions if q.number == number and q.answer
+    ]  # fmt: skip
     rows += [[student, number, of[number], points, ""] for (student, number), points in by_hand.items()]  # of others
     return _table(["student", "question", "of", "points", "answer"], rows)
 
@@ -127,9 +123,8 @@ def read_written(path: Path, assignment: Assignment) -> dict[tuple[str, str], fl
         if not text:
             continue
         if number not in of:
-            raise ValueError(
-                f"{path}, line {line}: there is no question {number!r} in words; there is {', '.join(of)}."
-            )
+            there = f"there is no question {number!r} in words; there is {', '.join(of)}"
+            raise ValueError(f"{path}, line {line}: {there}.")
         points = float(text.replace(",", ".")) if re.fullmatch(r"\d+([.,]\d*)?", text) else -1.0
         if not 0 <= points <= of[number]:
             raise ValueError(f"{path}, line {line}: {text!r} is no number of points from 0 to {of[number]:g}.")
@@ -159,8 +154,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield rows.line_num, [unicodedata.normalize("NFC", cell) for cell in plain]
 
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for a formula begins with one of these; a student may have written one."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a formula begins; a student may have written one
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -15,7 +15,7 @@ import os
 import selectors
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,24 +85,21 @@ def _encode(value: Any, tensors: dict[str, Tensor], keep: Callable[[Any], Handle
 
 
 def read_message(take: Callable[[int], bytes], look_up: Callable[[int], Any] | None = None) -> Any:
-    """The value of the next message. `take(n)` gives the next n bytes.
+    """The value of the next message; ValueError for what is none. `take(n)` gives the next n bytes.
 
     `look_up(number)` gives a handle's object in the process where it is; elsewhere it stays a Handle.
-    Raises ValueError for all that is no message.
     """
     length, size = struct.unpack(">II", take(8))
     if length > LARGEST_JSON or size > LARGEST_TENSORS:
-        raise ValueError("the message is longer than any answer needs")
+        raise ValueError("more than any answer needs")
     text, blob = take(length), take(size)
     try:
         return _decode(json.loads(text), safetensors.torch.load(blob) if blob else {}, look_up)
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError) as error:
-        raise ValueError(f"this is no message: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError):
+        raise ValueError("something that is no message") from None
 
 
 def _decode(value: Any, tensors: dict[str, Tensor], look_up: Callable[[int], Any] | None) -> Any:
-    if isinstance(value, list):
-        raise ValueError("a bare list")
     if not isinstance(value, dict):
         return value
     if "tensor" in value:
@@ -122,20 +119,16 @@ def _decode(value: Any, tensors: dict[str, Tensor], look_up: Callable[[int], Any
 
 
 class Remote:
-    """The grader's end of the two pipes to the other process, and the time by which all answers must be there.
+    """The grader's ends of two pipes to the other process: the file descriptors `read` and `write`, closed by `close`.
 
-    Args:
-        read, write: file descriptors of the pipes; `close` closes them.
-        seconds: for one question, and never beyond `until`.
-        until: a `time.monotonic()`; after it no answer is waited for.
+    An answer is waited for no longer than `seconds`, and never beyond `until`, a `time.monotonic()`.
     """
 
     def __init__(self, read: int, write: int, seconds: float, until: float = float("inf")) -> None:
         self.read, self.write, self.seconds, self.until = read, write, seconds, until
         os.set_blocking(read, False)
         os.set_blocking(write, False)
-        self.gone = False
-        """Whether the process can answer no more questions."""
+        self.gone = False  # whether the process can answer no more questions
         self._buffer = bytearray()
         self._selector = selectors.DefaultSelector()
 
@@ -152,24 +145,27 @@ class Remote:
             self._send(pack({"ask": what, "args": list(args)}), deadline)
             answer = read_message(functools.partial(self._take, deadline=deadline))
             if not isinstance(answer, dict) or not answer.keys() & {"result", "raised"}:
-                raise RemoteGone("it sent something that answers no question")
-        except RemoteGone:
+                raise ValueError("something that answers no question")
+        except (RemoteGone, ValueError) as error:
             self.gone = True
-            raise
-        except ValueError:
-            self.gone = True
-            raise RemoteGone("it sent something that is no message") from None
+            raise (error if isinstance(error, RemoteGone) else RemoteGone(f"it sent {error}")) from None
         if "raised" in answer:
             raise RemoteError(str(answer["raised"])[:2000])
         return answer["result"]
 
-    def get(self, name: str) -> Any:
-        """A name of the notebook: its value if that is plain data, else a RemoteObject. RemoteError without it."""
-        return self._wrap(self.ask("get", name))
+    def answers(self, names: Sequence[str], given: Mapping[str, str] | None = None) -> list[Any]:
+        """What the notebook defines under these names: plain data, or a RemoteObject. RemoteError without one of them.
 
-    def seed(self, seed: int) -> None:
-        """Seed the other process's generator, so that what it draws is known here."""
-        self.ask("seed", seed)
+        Until the next call `given`, name -> "module:attribute", stands there in place of the notebook's own. The other
+        process's generator is seeded with 0, so that what it draws is known here.
+        """
+        values = self.ask("answers", list(names), {name: place.split(":") for name, place in (given or {}).items()})
+        if not isinstance(values, list) or len(values) != len(names):
+            raise RemoteError("its answers are none")
+        return [self._wrap(value) for value in values]
+
+    def get(self, name: str) -> Any:
+        return self.answers([name])[0]
 
     def _wrap(self, value: Any) -> Any:
         return RemoteObject(self, value) if isinstance(value, Handle) else value
@@ -234,9 +230,6 @@ class RemoteObject:
         if name.startswith("__"):
             raise AttributeError(name)
         return self._remote._wrap(self._remote.ask("attribute", self._handle, name))
-
-    def __repr__(self) -> str:
-        return f"<{self._handle.kind} in the other process>"
 
 
 def _plain(values: Any) -> list[Any]:

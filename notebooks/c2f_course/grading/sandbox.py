@@ -1,16 +1,17 @@
 """Run a student's notebook where it can reach nothing: no network, no other file, no other process (bubblewrap).
 
-    with run_submission(path, Limits()) as remote:
+    with run_submission(code, Limits()) as remote:
         remote.ask("errors")
         remote.get("layer_norm")(x)
 
 Inside, the file system holds Python, its packages, c2f and c2f_course without the rest of the repository, the kit's
-data, and the one notebook, all of it read-only; /tmp is small and in memory. What is promised, and what is not, is in
-docs/threat_model.md.
+data, and the one notebook's code, all of it read-only; /tmp is small and in memory. docs/threat_model.md says what is
+promised, and what is not.
 """
 
 import contextlib
 import errno
+import json
 import os
 import platform
 import shutil
@@ -19,14 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import c2f
 import c2f_course
 from c2f.files import data_folder
-from c2f.models.weights import weights_folders
 from c2f_course.grading.remote import Remote
 
 GIB = 1 << 30
@@ -63,26 +63,26 @@ class Limits:
 
 
 @contextlib.contextmanager
-def run_submission(notebook: Path, limits: Limits) -> Iterator[Remote]:
-    """The process of a student's notebook, which is copied first; afterwards it and all that it started are gone.
+def run_submission(code: Sequence[str], limits: Limits) -> Iterator[Remote]:
+    """The process that runs the code cells of a notebook; afterwards it and all that it started are gone.
 
     Raises SandboxError where there is no bubblewrap, and where this system can run no submission at all.
     """
     if why := why_not(limits.sandboxed):
         raise SandboxError(why)
     with tempfile.TemporaryDirectory(prefix="c2f-") as folder:
-        copy = Path(folder, "answer.ipynb")
-        shutil.copyfile(notebook, copy)
+        cells = Path(folder, "answer.json")
+        cells.write_text(json.dumps(list(code)))
         to_read, from_write = os.pipe()
         from_read, to_write = os.pipe()
         passed = [from_read, from_write]
         try:
             command = [sys.executable, "-m", "c2f_course.grading.worker"]
-            command += ["/answer.ipynb" if limits.sandboxed else str(copy), str(from_read), str(from_write)]
+            command += ["/answer.json" if limits.sandboxed else str(cells), str(from_read), str(from_write)]
             command += map(str, (limits.memory, limits.disk, limits.threads, limits.cell_seconds))
             if limits.sandboxed:
                 passed.append(_filter_file())
-                command = [*_bubblewrap(copy, limits, passed[-1]), *command]
+                command = [*_bubblewrap(cells, limits, passed[-1]), *command]
             process = subprocess.Popen(
                 command, pass_fds=passed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True, cwd=folder,
@@ -119,7 +119,9 @@ def why_not(sandboxed: bool = True) -> str | None:
     return None
 
 
-def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
+def _bubblewrap(code: Path, limits: Limits, filter_: int) -> list[str]:
+    from c2f.models.weights import weights_folders  # seconds of import that the worker does not have to wait for
+
     packages = [Path(package.__file__).parent for package in (c2f, c2f_course)]
     seen = {Path("/usr"), Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}
     seen |= set(packages)
@@ -135,7 +137,7 @@ def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
             command += ["--ro-bind", str(path), str(path)]
     for file in ("/etc/ld.so.cache", "/etc/localtime"):
         command += ["--ro-bind-try", file, file]
-    command += ["--ro-bind", str(notebook), "/answer.ipynb", "--proc", "/proc", "--dev", "/dev"]
+    command += ["--ro-bind", str(code), "/answer.json", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--size", str(limits.disk), "--tmpfs", folder]
     for path in sorted(seen):  # after /tmp, which may hold them, too

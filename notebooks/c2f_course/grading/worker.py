@@ -1,9 +1,10 @@
 """The other process: runs a student's notebook, then answers the grader's questions about it (`remote`).
 
-    python -m c2f_course.grading.worker NOTEBOOK READ WRITE MEMORY DISK THREADS SECONDS
+    python -m c2f_course.grading.worker CODE READ WRITE MEMORY DISK THREADS SECONDS
 
 It is started inside the sandbox, and nothing in it is trusted. A cell that raises, or takes too long, does not stop the
-cells below it. READ and WRITE are file descriptors of pipes; the notebook's own output goes where the sandbox sends it.
+cells below it. CODE is a JSON file with the source of each code cell; READ and WRITE are file descriptors of pipes. The
+notebook's output goes where the sandbox sends it.
 """
 
 import __future__
@@ -33,20 +34,15 @@ def as_python(source: str) -> str:
     return TransformerManager().transform_cell(re.sub(r"\A(\s*)%%.*", r"\1pass", source))
 
 
-def run_notebook(path: str, names: dict[str, Any], seconds: int) -> list[str]:
-    """Run the code cells in `names`, each for so many seconds. Returns a sentence for each that raised.
-
-    Code cells are counted from 1, as a reader counts them.
-    """
-    with open(path, encoding="utf-8") as file:
-        cells = [cell for cell in json.load(file)["cells"] if cell.get("cell_type") == "code"]
+def run_cells(cells: list[str], names: dict[str, Any], seconds: int) -> list[str]:
+    """Run code cells in `names`, each for so many seconds. Returns a sentence for each that raised, counted from 1."""
     wrong, future = [], 0
     for number, cell in enumerate(cells, 1):
         name = f"<cell {number}>"
         # Honest code is helped by this alarm; code that wants to can catch it. The guard is the sandbox's wall clock.
         signal.alarm(seconds)
         try:
-            source = as_python("".join(cell["source"]))
+            source = as_python(cell)
             linecache.cache[name] = (len(source), None, source.splitlines(True), name)  # torch.jit.script reads it
             code = compile(source, name, "exec", future, dont_inherit=True)
             future |= code.co_flags & __future__.annotations.compiler_flag  # it holds for the cells below, as in Lab
@@ -80,27 +76,23 @@ def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> Non
         match what:
             case "errors":
                 return wrong
-            case "get":
-                if args[0] not in names:
-                    raise NameError(f"the notebook defines no {args[0]}")
-                return names[args[0]]
+            case "answers":
+                wanted, given = args
+                torch.manual_seed(0)
+                names.update(replaced)
+                replaced.clear()
+                replaced.update({name: names[name] for name in given if name in names})
+                for name, (module, attribute) in given.items():
+                    names[name] = getattr(importlib.import_module(module), attribute)
+                if missing := [name for name in wanted if name not in names]:
+                    raise NameError(f"the notebook defines no {missing[0]}")
+                return [names[name] for name in wanted]
             case "call":
                 return _call(*args)
             case "probe":
                 return getattr(importlib.import_module(args[0]), args[1])(*args[2])
             case "attribute":
                 return getattr(args[0], args[1])
-            case "put":
-                names.update(replaced)
-                replaced.clear()
-                replaced.update({name: names[name] for name in args[0] if name in names})
-                for name, place in args[0].items():
-                    module, attribute = place.split(":")
-                    names[name] = getattr(importlib.import_module(module), attribute)
-                return None
-            case "seed":
-                torch.manual_seed(args[0])
-                return None
         raise ValueError(what)
 
     def take(count: int) -> bytes:
@@ -149,8 +141,9 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _too_long)
     # A notebook's conveniences (`%matplotlib inline`, `torch.rand?`, `files = !ls`, `display(x)`) do nothing here.
     names: dict[str, Any] = {"__name__": "__main__", "get_ipython": MagicMock(), "display": MagicMock()}
-    wrong = run_notebook(path, names, seconds)
-    serve(names, wrong, read, write)
+    with open(path, encoding="utf-8") as file:
+        cells = json.load(file)
+    serve(names, run_cells(cells, names, seconds), read, write)
 
 
 if __name__ == "__main__":

@@ -33,15 +33,12 @@ KINDS: dict[str, str] = {
         "socket.create_connection(('127.0.0.1', {port}), 2).sendall(b'hello')"
     ),
     "read of the hidden tests": (
-        "import glob, os\n"
-        "found = []\n"
-        "for top in ('/', {tests!r}, {siblings!r}, {grades!r}, '/proc/1/root', '/proc/1/cwd'):\n"
+        "import os\n"
+        "if any(map(os.path.exists, ({tests!r}, {siblings!r}, {grades!r}))):\n"
+        "    layer_norm = None  # what it would do with them, we shall see in the points\n"
+        "for top in ('/proc/1/root/home', '/proc/1/root/root', '/proc/1/cwd', '/tmp', '/home', '/root', '/'):\n"
         "    for folder, _, files in os.walk(top):\n"
-        "        found += [os.path.join(folder, f) for f in files if f == 'hidden_tests.py' or f.endswith('.ipynb')]\n"
-        "        if folder.count('/') > 8: break\n"
-        "stolen = [open(f).read() for f in found if 'answer.ipynb' not in f]\n"
-        "if stolen or os.path.exists({tests!r}):\n"
-        "    layer_norm = None  # what it would do with them, we shall see in the points"
+        "        if {'hidden_tests.py', 'anna.ipynb'} & {*files}: layer_norm = None"
     ),
     "overwrite of the grade book and of siblings": (
         "import os, pathlib, shutil\n"

@@ -179,7 +179,7 @@ SMALLER = {"4_beat_swin": ("dim, depth = 64, 4", "dim, depth = 24, 1")}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_each_wrong_answer_gets_its_points_and_its_hint(name: str, tmp_path: Path) -> None:
+def test_each_wrong_answer_gets_its_points_and_its_hint(name: str) -> None:
     assignment, mutants = load_assignment(name), mutants_of(name)
     questions = {question.number: question for question in assignment.questions}
     counts = {number: sum(mutant[0] == number for mutant in mutants) for number in questions}
@@ -201,10 +201,8 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str, tmp_path: Pat
         run = f"space = dict(globals())\nexec({together.replace(*small)!r}, space){bound}"
         mutated.append((run, names, questions[asked].forbidden_in([*cells[:at], cell, *cells[at + 1 :]])))
     cells = [cell.replace(*small) for cell in cells]
-    notebook = new_notebook(cells=[new_code_cell(cell) for cell in [*cells, *(run for run, _, _ in mutated)]])
-    nbformat.write(notebook, tmp_path / "mutants.ipynb")
     failed = []
-    with Student(tmp_path / "mutants.ipynb", LIMITS) as student:
+    with Student([*cells, *(run for run, _, _ in mutated)], LIMITS) as student:
         for (asked, wrong, _, points, hint), (_, names, forbidden) in zip(mutants, mutated, strict=True):
             question = questions[asked]
             result = judge(question, assignment.tests_of(question), Renamed(student, names), forbidden)

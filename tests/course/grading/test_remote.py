@@ -7,12 +7,10 @@ import struct
 import time
 from collections.abc import Iterator
 
-import nbformat
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from c2f_course.grading.remote import Handle, Remote, RemoteError, RemoteGone, pack, read_message
 from c2f_course.grading.sandbox import Limits, run_submission
@@ -42,17 +40,16 @@ class Layer(torch.nn.Linear):
 def broken(x):
     return x.no_such_thing
 def draw(): return torch.rand(3)
+def nested(x): return double(x)
 number = 0.5
 """
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
+def student() -> Iterator[Remote]:
     cells = ["%matplotlib inline\n!ls\n" + STUDENT, "1 / 0", "from __future__ import annotations", CONVENIENCES,
              ">>> def doubled(x):\n...     return 2 * x", STYLES, "import os\ndef leave(): os._exit(0)"]  # fmt: skip
-    path = tmp_path_factory.mktemp("notebook") / "answer.ipynb"
-    nbformat.write(new_notebook(cells=[new_markdown_cell("# An answer"), *map(new_code_cell, cells)]), path)
-    with run_submission(path, Limits(sandboxed=False)) as remote:
+    with run_submission(cells, Limits(sandboxed=False)) as remote:
         remote.ask("errors", seconds=START)
         yield remote
 
@@ -91,10 +88,15 @@ def test_modules_stay_there_and_are_used_from_here(student: Remote) -> None:
     assert torch.equal(layer.state_dict()["weight"], state["weight"])
 
 
-def test_what_is_drawn_follows_the_seed(student: Remote) -> None:
-    student.seed(7)
-    torch.manual_seed(7)
+def test_what_is_drawn_is_known_here(student: Remote) -> None:
+    torch.manual_seed(0)
     assert torch.equal(student.get("draw")(), torch.rand(3))
+
+
+def test_an_earlier_answer_is_replaced_and_comes_back(student: Remote) -> None:
+    (nested,) = student.answers(["nested"], {"double": "operator:neg"})
+    assert nested(3) == -3
+    assert student.get("nested")(3) == 6
 
 
 def test_errors_are_sentences(student: Remote) -> None:

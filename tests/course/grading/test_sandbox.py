@@ -8,9 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from c2f_course.grading import sandbox
 from c2f_course.grading.remote import RemoteGone
@@ -35,7 +33,7 @@ REFUSED = {
     "for i in range(3):\n    with open(f'/tmp/{i}', 'wb') as f: f.write(bytes(40 << 20))": "No space left",
     "open('/file', 'w')": "Read-only",
     "open('/dev/file', 'w')": "Read-only",
-    "open('/answer.ipynb', 'a')": "Read-only",
+    "open('/answer.json', 'a')": "Read-only",
     f"open({os.fspath(ROOT / 'c2f' / '__init__.py')!r}, 'a')": "Read-only",
     f"open({os.fspath(ROOT / 'tests' / 'conftest.py')!r})": "No such file",
     f"open({os.fspath(ROOT / 'README.md')!r})": "No such file",
@@ -46,20 +44,13 @@ REFUSED = {
 }
 
 
-def notebook(folder: Path, *cells: str) -> Path:
-    path = folder / "answer.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
-    return path
-
-
 @needs_sandbox
-def test_what_a_notebook_has_no_business_with_is_refused_and_honest_work_is_not(tmp_path: Path, monkeypatch) -> None:
+def test_what_a_notebook_has_no_business_with_is_refused_and_honest_work_is_not(monkeypatch) -> None:
     monkeypatch.setenv("SECRET", "grades")
     work = "import os, socket, threading\nthread = threading.Thread(target=print); thread.start(); thread.join()\n"
     work += "import torch\nx = torch.nn.Conv2d(3, 4, 3, padding=1)(torch.ones(2, 3, 8, 8)).detach()\n"
     work += "names = list(os.environ)\nlinks = [name for _, name in socket.if_nameindex()]"
-    path = notebook(tmp_path, *REFUSED, work)
-    with run_submission(path, Limits(disk=64 << 20)) as student:
+    with run_submission([*REFUSED, work], Limits(disk=64 << 20)) as student:
         errors = student.ask("errors", seconds=START)
         assert student.get("x").shape == (2, 4, 8, 8)
         assert "SECRET" not in student.get("names") and student.get("links") in (["lo"], [])
@@ -79,7 +70,7 @@ def test_an_endless_loop_that_ignores_signals_ends_and_leaves_no_process(tmp_pat
         "threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=False).start()\nwhile True: print('x')"
     )
     started = time.monotonic()
-    submission = run_submission(notebook(tmp_path, cell), Limits(seconds=8))
+    submission = run_submission([cell], Limits(seconds=8))
     with submission as student, pytest.raises(RemoteGone, match="in time"):
         student.ask("errors", seconds=START)
     assert time.monotonic() - started < 15
@@ -96,7 +87,7 @@ def test_without_a_sandbox_it_is_said_and_refused(monkeypatch, system, tool, mac
     monkeypatch.setattr(sandbox.platform, "system", lambda: system)
     monkeypatch.setattr(sandbox.platform, "machine", lambda: machine)
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: tool)
-    with pytest.raises(SandboxError, match=sentence), run_submission(Path("answer.ipynb"), Limits()):
+    with pytest.raises(SandboxError, match=sentence), run_submission([], Limits()):
         pass
 
 
@@ -104,7 +95,7 @@ def test_without_a_sandbox_it_is_said_and_refused(monkeypatch, system, tool, mac
 def test_windows_is_sent_to_wsl_with_and_without_a_sandbox(monkeypatch, sandboxed: bool) -> None:
     monkeypatch.setattr(sandbox.platform, "system", lambda: "Windows")
     with pytest.raises(SandboxError, match="grading needs Linux: install WSL") as raised:
-        run_submission(Path("answer.ipynb"), Limits(sandboxed=sandboxed)).__enter__()
+        run_submission([], Limits(sandboxed=sandboxed)).__enter__()
     assert "no-sandbox" not in str(raised.value)
 
 

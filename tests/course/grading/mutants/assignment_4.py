@@ -1,7 +1,7 @@
 """Wrong answers that students give: question, what went wrong, (old, new) in the solution, its points, its hint.
 
 Those of 4.4 are refused before the budget is spent, or learn nothing and so cost no training: what a bad recipe earns
-is the straight line of `contest.share_of_points`, which tests/course/test_contest.py looks at.
+is the straight line of `contest.share_of_points`, which tests/course/grading/test_contest.py looks at.
 """
 
 HAND_ON = '''return self.net.state_dict()
