@@ -6,7 +6,6 @@
 from pathlib import Path
 
 KINDS: dict[str, str] = {
-    "endless loop": "while True: pass",
     "endless printing": "while True: print('x' * 1000)",
     "fork bomb": (
         "import os, subprocess, sys, multiprocessing\n"
@@ -100,7 +99,7 @@ KINDS: dict[str, str] = {
 
 TOGETHER = {  # name of a notebook -> what it tries, one cell each: what ends or spoils the process is alone
     "attempts": [
-        "endless loop", "endless printing", "fork bomb", "memory bomb", "disk bomb", "network call",
+        "endless printing", "fork bomb", "memory bomb", "disk bomb", "network call",
         "read of the hidden tests", "overwrite of the grade book and of siblings", "a process that outlives its cell",
     ],
     "patched": ["all checks patched, and an object that equals everything"],

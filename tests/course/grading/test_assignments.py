@@ -159,18 +159,17 @@ def test_a_blank_one_has_none(name: str) -> None:
 
 
 class Renamed:
-    """The student whose answers are called otherwise: all wrong ones are asked in one process."""
+    """The student whose answers are called otherwise: all wrong ones are asked in one process, `fresh` is one other."""
 
-    def __init__(self, student: Student, names: dict[str, str]) -> None:
-        self.student, self.names = student, names
+    def __init__(self, student: Student, other: Student, names: dict[str, str]) -> None:
+        self.student, self.other, self.names = student, other, names
 
     def answers(self, question: Question) -> list[Any]:
         return self.student.answers(replace(question, answers=tuple(self.names[name] for name in question.answers)))
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator["Renamed"]:
-        with self.student.fresh() as other:
-            yield Renamed(other, self.names)
+        yield Renamed(self.other, self.student, self.names)
 
 
 # Of the network that the wrong answers to assignment 4 have around them: a smaller one shows the same mistakes.
@@ -202,10 +201,10 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str) -> None:
         mutated.append((run, names, questions[asked].forbidden_in([*cells[:at], cell, *cells[at + 1 :]])))
     cells = [cell.replace(*small) for cell in cells]
     failed = []
-    with Student([*cells, *(run for run, _, _ in mutated)], LIMITS) as student:
+    with Student([*cells, *(run for run, _, _ in mutated)], LIMITS) as student, student.fresh() as other:
         for (asked, wrong, _, points, hint), (_, names, forbidden) in zip(mutants, mutated, strict=True):
             question = questions[asked]
-            result = judge(question, assignment.tests_of(question), Renamed(student, names), forbidden)
+            result = judge(question, assignment.tests_of(question), Renamed(student, other, names), forbidden)
             told = [result.message, *(test.message for test in result.tests)]
             if result.points != points or not any(re.search(hint, message) for message in told):
                 failed.append(f"{asked}, {wrong}: {result.points:g} points and not {points:g}; {told}")
