@@ -116,6 +116,7 @@ def practice_split() -> Practice:
     return Practice(_split(0, TRAINING, PUBLIC_SEED), _split(TRAINING, end, PUBLIC_SEED + 1))
 
 
+@cache
 def hidden_split(seed: int) -> Split:
     """1,985 images of the 397 digits that nobody is given."""
     return _split(TRAINING + VALIDATION, None, seed)
