@@ -7,7 +7,7 @@ from c2f_course.grading.sandbox import Limits
 from c2f_course.tasks import assignment_4 as checks
 
 LIMITS = Limits(seconds=240, answer_seconds=30)
-SEED = 3099432551351891602  # of the hidden split; a new one needs new figures: python -m c2f_course.grading.contest
+SEED = 3099432551351891602  # of the hidden split; a new one needs new figures: python docs/measure_contest.py
 
 
 @hidden(checks.net, points=1, title="images in, logits out, within the budget")

@@ -1,15 +1,11 @@
 """The instructor's commands: `c2f course build`, `release`, `grade`."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
-
-if TYPE_CHECKING:
-    from c2f_course.grading.grade import Found, Result
 
 
 @dataclass
@@ -73,53 +69,39 @@ class Grade:
 
         found = grade.find_submissions(self.submissions)
         assignment = load_assignment(self.assignment)
-        written = gradebook.read_written(self.out / "written.csv", assignment)
+        assignment = replace(assignment, limits=replace(assignment.limits, sandboxed=self.sandbox))
+        by_hand = gradebook.read_written(self.out / "written.csv", assignment)
         roster = gradebook.read_roster(self.roster) if self.roster else None
         if self.jobs < 0:
             raise ValueError(f"--jobs is {self.jobs}; use 0 for one each processor, or a number of them.")
         if self.out.resolve().is_relative_to(self.submissions.resolve()):
-            raise ValueError(
-                f"{self.out} is inside {self.submissions}; keep grades beside the submissions, not among them."
-            )
-        if why := sandbox.why_not() if self.sandbox else sandbox.why_nothing_runs():
+            inside = f"{self.out} is inside {self.submissions}"
+            raise ValueError(f"{inside}; keep grades beside the submissions, not among them.")
+        if why := sandbox.why_not(self.sandbox):
             raise ValueError(why)
         if not self.sandbox:
             print("c2f: without a sandbox each submission runs as you and may do all that you may.", file=sys.stderr)
         with tqdm(total=len(found.entries), unit="submission", file=sys.stderr) as bar:
-            results = grade.grade_folder(
-                found, assignment.name, self.out, jobs=self.jobs, sandboxed=self.sandbox, progress=_on(bar)
-            )
-        students = {entry.student for entry in found.entries}
-        book = gradebook.Gradebook(
-            assignment, results, written, grade.duplicates(found.entries, assignment), found.misnamed,
-            missing=[name for name in roster or [] if name not in students],
-            strangers=sorted(students - set(roster)) if roster is not None else [],
-        )  # fmt: skip
-        gradebook.write(book, self.out, self.show)
-        said = self._say(found, results, book.waiting)
-        print(said.encode(errors="backslashreplace").decode())  # a file's name may be no text
-        return 0
 
-    def _say(self, found: "Found", results: "list[Result]", waiting: "Callable[[Result], list[str]]") -> str:
+            def show(result: grade.Result, done: int, of: int) -> None:
+                bar.set_postfix_str(result.student[:20], refresh=False)
+                bar.update(done - bar.n)
+
+            results = grade.grade_folder(found, assignment, self.out, self.jobs, show)
+        same = grade.duplicates(found.entries, assignment)
+        book = gradebook.Gradebook(assignment, results, by_hand, same, found.misnamed, roster)
+        gradebook.write(book, self.out, self.show)
         graded = sum(result.state == "graded" for result in results)
         lines = [
-            f"{graded} of {len(results)} submissions graded: {self.out / 'grades.csv'}, {self.out / 'summary.html'}"
+            f"{graded} of {len(results)} submissions graded: {self.out / 'grades.csv'}, {self.out / 'summary.html'}",
+            *(f"  {result.file}: {result.state}, {result.note}" for result in results if result.state != "graded"),
+            *(f"  {file} {why}" for file, why in found.misnamed.items()),
         ]
-        lines += [f"  {result.file}: {result.state}, {result.note}" for result in results if result.state != "graded"]
-        lines += [f"  {file} {why}" for file, why in found.misnamed.items()]
-        if words := sum(len(waiting(result)) for result in results):
-            lines.append(
-                f"{words} answers in words wait in {self.out / 'written.csv'}: fill in points, run this again."
-            )
-        return "\n".join(lines)
-
-
-def _on(bar: "object") -> "Callable[[Result, int, int], None]":
-    def show(result: "Result", done: int, of: int) -> None:
-        bar.set_postfix_str(result.student[:20], refresh=False)
-        bar.update(done - bar.n)
-
-    return show
+        if words := sum(len(result.waiting) for result in results):
+            written = self.out / "written.csv"
+            lines.append(f"{words} answers in words wait in {written}: fill in points, run this again.")
+        print("\n".join(lines).encode(errors="backslashreplace").decode())  # a file's name may be no text
+        return 0
 
 
 @dataclass

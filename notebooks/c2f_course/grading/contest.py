@@ -2,49 +2,41 @@
 
 The digits are scikit-learn's, 8×8 counts of ink, drawn anew on 32×32 pixels: turned, shifted, slanted, in two colours,
 over a ground of blots, with strokes across them, in noise. A drawing is a pure function of its seed. Of the 1,797
-digits, 1,200 are learned from, 200 are for choosing, and 397 are given to nobody: the drawings of those are what
-decides (`hidden_split`).
+digits, 1,200 are for training, 200 for choosing, and 397 are given to nobody: their drawings decide (`hidden_split`).
 
-Whoever competes does not hold the budget. `feed` hands over one batch after another and stops; what has been learned
-leaves as a dictionary of tensors, which is counted (`numbers_in`), and only that goes into a second entry, which
-answers. `rehearse` does all this in one process, the hidden test the same across two.
-
-    python -m c2f_course.grading.contest            measures the opponents (data/results/contest/opponents.json)
+An entry does not control the budget. `feed` passes one batch after another to it and stops; what has been learned
+leaves as a dictionary of tensors, which is counted (`within_budget`), and only that goes into a second entry, which
+predicts. `rehearse` does all this in one process, the hidden test the same across two. docs/measure_contest.py measures
+the opponents.
 
 Shapes: N images of 3 x 32 x 32, uint8.
 """
 
-import argparse
-import hashlib
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from c2f.device import choose_precision, describe_hardware, describe_versions
-from c2f.files import data_folder, write_json
-from c2f.models import create_model
+from c2f.files import data_folder
 from c2f.training.sources.dataset import Split
-from c2f_course.tasks.exercise import Blank, Hint
+from c2f_course.tasks.exercise import Blank, Hint, expect_untouched
 
 IMAGES_SEEN = 12_000
-NUMBERS = 300_000
-"""How many numbers of 32 bits the weights may hold."""
+NUMBERS = 300_000  # of 32 bits, that the weights may hold
 BATCH = 64
 SIZE, CLASSES = 32, 10
-LEARNED_FROM, CHOSEN_WITH = 1200, 200  # digits; what is left of 1,797 is hidden
-DRAWINGS = 5  # of each digit that is learned from, and of each that is hidden
+TRAINING, VALIDATION = 1200, 200  # digits; the rest of 1,797 is hidden
+DRAWINGS = 5  # of each digit
 PUBLIC_SEED = 4
 
 
@@ -105,14 +97,13 @@ def _stroke(ends: Tensor, width: Tensor) -> Tensor:
     return (1 - (distance - width[:, None]) * SIZE / 2).clamp(0, 1).reshape(-1, 1, SIZE, SIZE)
 
 
-def _split(first: int, last: int | None, drawings: int, seed: int) -> Split:
-    ink, labels = (x[first:last].repeat(drawings, *[1] * (x.ndim - 1)) for x in _digits())
+def _split(first: int, last: int | None, seed: int) -> Split:
+    ink, labels = (x[first:last].repeat(DRAWINGS, *[1] * (x.ndim - 1)) for x in _digits())
     return Split(draw(ink, seed), labels)
 
 
-@dataclass(frozen=True)
-class Practice:
-    """What students are given: `train` is what the budget is spent on, `validation` what choices are made with."""
+class Practice(NamedTuple):
+    """What students have: `train` is what the budget is spent on, `validation` what choices are made with."""
 
     train: Split
     validation: Split
@@ -121,15 +112,14 @@ class Practice:
 @cache
 def practice_split() -> Practice:
     """6,000 images of 1,200 digits to learn from, and 1,000 of 200 other digits to choose with."""
-    end = LEARNED_FROM + CHOSEN_WITH
-    return Practice(
-        _split(0, LEARNED_FROM, DRAWINGS, PUBLIC_SEED), _split(LEARNED_FROM, end, DRAWINGS, PUBLIC_SEED + 1)
-    )
+    end = TRAINING + VALIDATION
+    return Practice(_split(0, TRAINING, PUBLIC_SEED), _split(TRAINING, end, PUBLIC_SEED + 1))
 
 
+@cache
 def hidden_split(seed: int) -> Split:
     """1,985 images of the 397 digits that nobody is given."""
-    return _split(LEARNED_FROM + CHOSEN_WITH, None, DRAWINGS, seed)
+    return _split(TRAINING + VALIDATION, None, seed)
 
 
 # ---- The budget
@@ -140,10 +130,10 @@ class Refused(Hint):
 
 
 def feed(learner: Any, split: Split, images_seen: int, seed: int, show: bool = False) -> None:
-    """Hand so many images to `learner.step`, batch by batch, in passes that are shuffled anew.
+    """Pass so many images to `learner.step`, batch by batch, in passes that are shuffled anew.
 
-    `step(images, labels, progress)` is told the share of the budget that has been spent before this batch. The last
-    batch may be smaller. The learner may live in another process.
+    In `step(images, labels, progress)`, progress is the share of the budget that was spent before this batch. The last
+    batch may be smaller. The learner may be in another process.
     """
     generator = torch.Generator().manual_seed(seed)
     passes = math.ceil(images_seen / len(split))
@@ -154,10 +144,11 @@ def feed(learner: Any, split: Split, images_seen: int, seed: int, show: bool = F
         step(split.images[chosen], split.labels[chosen], number * BATCH / images_seen)
 
 
-def numbers_in(weights: Any) -> int:
-    """How many numbers of 32 bits the weights are; a number of 64 bits is two. Raises Refused for what is no weights.
+def within_budget(weights: Any) -> int:
+    """How many numbers of 32 bits the weights are; a number of 64 bits is two.
 
-    Whatever a tensor is for, a parameter or a running mean, it counts: it is what a second entry is told.
+    Every tensor counts, a parameter or a running mean: a second entry is given all of them. Raises Refused for what is
+    no weights, and where there are more than the budget allows.
     """
     if weights is None or weights is Ellipsis:
         raise Blank
@@ -169,30 +160,30 @@ def numbers_in(weights: Any) -> int:
                 f"weights() should hold tensors alone, under names of at most 200 letters; under {str(name)[:40]!r} "
                 f"there is a {type(value).__name__}."
             )
-    return sum(value.numel() * max(1, value.element_size() // 4) for value in weights.values())
-
-
-def within_budget(weights: Any) -> int:
-    """The same number. Raises Refused where it is more than the budget allows."""
-    numbers = numbers_in(weights)
+    numbers = sum(value.numel() * max(1, value.element_size() // 4) for value in weights.values())
     if numbers > NUMBERS:
         raise Refused(f"weights() holds {numbers:,} numbers, and the budget allows {NUMBERS:,}.")
     return numbers
 
 
 def ask(entry: Any, images: Tensor, chunk: int = 100) -> Tensor:
-    """`entry.predict` for all images, some at a time: (N, 10) scores. Raises Refused for another shape or NaN."""
+    """`entry.predict` for all images, some at a time: (N, 10) scores.
+
+    Raises Refused for another shape or NaN, and Hint where predict writes into the images.
+    """
     predict, scores = entry.predict, []
     for some in images.split(chunk):
-        told = predict(some)
-        if told is None or told is Ellipsis:
+        given = some.clone()  # other students' images are the same tensor
+        logits = predict(given)
+        expect_untouched(given, some, "the images")
+        if logits is None or logits is Ellipsis:
             raise Blank
-        if not isinstance(told, Tensor) or told.shape != (len(some), CLASSES):
-            what = f"of shape {tuple(told.shape)}" if isinstance(told, Tensor) else f"a {type(told).__name__}"
+        if not isinstance(logits, Tensor) or logits.shape != (len(some), CLASSES):
+            what = f"of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise Refused(f"predict should give scores of shape ({len(some)}, {CLASSES}), and gave {what}.")
-        if told.is_complex() or not torch.isfinite(told.double()).all():
+        if logits.is_complex() or not torch.isfinite(logits.double()).all():
             raise Refused("predict gave scores that are not finite.")
-        scores.append(told.detach().double())
+        scores.append(logits.detach().double())
     return torch.cat(scores)
 
 
@@ -213,16 +204,29 @@ def accuracy_of(scores: Tensor, labels: Tensor) -> float:
     return (scores.argmax(1) == labels).double().mean().item()
 
 
+def _hand_on(learner: Any, answering_class: Any, seed: int, judged: Split) -> tuple[float, int]:
+    """The accuracy of a second entry that has nothing but the learner's weights, and how many numbers these are."""
+    weights = learner.weights()
+    numbers = within_budget(weights)
+    answering = answering_class(seed)
+    answering.load(weights)
+    # In an order that nobody can know: whoever knew it could count the images instead of looking at them.
+    shuffled = torch.Generator()
+    shuffled.seed()
+    order = torch.randperm(len(judged), generator=shuffled)
+    scores = ask(answering, judged.images[order])
+    expect_alone(answering, judged.images[order], scores)
+    return accuracy_of(scores, judged.labels[order]), numbers
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What an entry reached, with what it used."""
 
     accuracy: float
     images_seen: int
-    numbers: int
-    """Of its weights."""
-    seconds: float
-    """Of training."""
+    numbers: int  # of its weights
+    seconds: float  # of training
 
     def __str__(self) -> str:
         return (
@@ -235,29 +239,21 @@ def compete(
     learner_class: Any, answering_class: Any, judged: Split, images_seen: int = IMAGES_SEEN, seed: int = 0,
     show: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Let one entry learn and another one, that has nothing but its weights, answer.
+    """Let one entry learn and another one, which has nothing but its weights, predict.
 
     The two classes are the same one, or the same one in two processes. Raises Refused where a rule is broken.
     """
     learner, started = learner_class(seed), time.perf_counter()
     feed(learner, practice_split().train, images_seen, seed, show)
     seconds = time.perf_counter() - started
-    weights = learner.weights()
-    numbers = within_budget(weights)
-    answering = answering_class(seed + 1)
-    answering.load(weights)
-    # In an order of its own, so that neighbours in a chunk say nothing about one another.
-    order = torch.randperm(len(judged), generator=torch.Generator().manual_seed(seed))
-    images, labels = judged.images[order], judged.labels[order]
-    scores = ask(answering, images)
-    expect_alone(answering, images, scores)
-    return Outcome(accuracy_of(scores, labels), images_seen, numbers, seconds)
+    accuracy, numbers = _hand_on(learner, answering_class, seed + 1, judged)
+    return Outcome(accuracy, images_seen, numbers, seconds)
 
 
 def rehearse(entry: Any, images_seen: int = IMAGES_SEEN, seed: int = 0, show: bool = True) -> Outcome:
     """Grade your own entry as the hidden test does, but on the validation split.
 
-    While a submission is being graded this does nothing: the notebook's cells are run there, too, and time is short.
+    While a submission is graded this does nothing: the notebook's cells are run there, too, and time is short.
     """
     if getattr(sys.modules["__main__"].__spec__, "name", "") == "c2f_course.grading.worker":
         return Outcome(math.nan, 0, 0, 0.0)
@@ -272,14 +268,8 @@ def expect_drawn(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
     A tensor that holds one value throughout, a bias of zeros, may be the same; and so may a tenth of all.
     """
-    same = sum(
-        value.numel()
-        for name, value in first.items()
-        if name in second
-        and torch.equal(value, second[name])
-        and value.numel() > 1
-        and (value != value.ravel()[0]).any()
-    )
+    shared = [value for name, value in first.items() if name in second and torch.equal(value, second[name])]
+    same = sum(value.numel() for value in shared if value.numel() > 1 and (value != value.ravel()[0]).any())
     if same > 0.1 * sum(value.numel() for value in first.values()):
         raise Refused(
             "entries of two different seeds begin with the same weights: draw them from the seed that __init__ is "
@@ -288,7 +278,7 @@ def expect_drawn(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 
 def expect_ignorance(learner_class: Any, answering_class: Any, judged: Split, batches: int = 3, seed: int = 0) -> None:
-    """Refused where an entry that was told wrong labels only nevertheless knows the right ones.
+    """Refused where an entry that was given only wrong labels knows the right ones all the same.
 
     Each label is replaced by another digit, so what is learned from these batches leads away from the truth.
     Known ways round it remain (an entry can count its batches), and then a reader of the code is needed.
@@ -303,14 +293,8 @@ def expect_ignorance(learner_class: Any, answering_class: Any, judged: Split, ba
         chosen = torch.randperm(len(split), generator=generator)[:BATCH]
         wrong = (split.labels[chosen] + torch.randint(1, CLASSES, (BATCH,), generator=generator)) % CLASSES
         step(split.images[chosen], wrong, number / (batches - 1))
-    weights = first.weights()
-    within_budget(weights)
-    answering = answering_class(seed + 2)
-    answering.load(weights)
     few = torch.randperm(len(judged), generator=generator)[:200]
-    scores = ask(answering, judged.images[few])
-    expect_alone(answering, judged.images[few], scores)
-    accuracy = accuracy_of(scores, judged.labels[few])
+    accuracy, _ = _hand_on(first, answering_class, seed + 2, Split(judged.images[few], judged.labels[few]))
     if accuracy > 0.4:
         raise Refused(
             f"after {batches} batches with wrong labels it knows {accuracy:.0%} of the right ones: it has learned from "
@@ -320,8 +304,7 @@ def expect_ignorance(learner_class: Any, answering_class: Any, judged: Split, ba
 
 # ---- From accuracy to points
 
-FLOOR, MARGIN = 0.2, 0.05
-"""Where points begin, twice what guessing reaches; and how far above Swin-T all of them are earned."""
+FLOOR, MARGIN = 0.2, 0.05  # where points begin, twice what guessing reaches; how far above Swin-T one has them all
 
 
 def share_of_points(accuracy: float, swin_t: float) -> float:
@@ -335,40 +318,7 @@ def name_for_the_board(name: Any) -> str:
     return plain if 0 < len(plain) <= 40 else "no name"
 
 
-# ---- The opponents
-
-
-class Opponent:
-    """A model of the kit's as an entry: AdamW with warm-up and a cosine, no augmentation."""
-
-    def __init__(self, seed: int, name: str, lr: float) -> None:
-        torch.manual_seed(seed)
-        self.model: nn.Module = create_model(name, drop_path=0.0)  # in so few steps nothing is overlearned
-        self.lr, self.precision = lr, choose_precision("auto", torch.device("cpu"))
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        rest = [p for p in self.model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices}, {"params": rest, "weight_decay": 0.0}], lr, weight_decay=0.05
-        )
-
-    def logits(self, images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.model((images.float() / 255 - 0.5) / 0.25).float()
-
-    def step(self, images: Tensor, labels: Tensor, progress: float) -> None:
-        self.model.train()
-        rising, falling = min(1.0, (progress + 0.01) / 0.1), max(0.0, progress - 0.1) / 0.9
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * rising * 0.5 * (1 + math.cos(math.pi * falling))
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.logits(images), labels, label_smoothing=0.1).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-
-    @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        self.model.eval()
-        return self.logits(images)
+# ---- The opponents' figures
 
 
 def results_path() -> Path:
@@ -379,90 +329,3 @@ def opponents() -> dict[str, Any]:
     """What was measured of the opponents, by name; empty where there is no such file, as in the grader's sandbox."""
     path = results_path()
     return json.loads(path.read_text(encoding="utf-8"))["opponents"] if path.is_file() else {}
-
-
-def name_of_seed(seed: int) -> str:
-    """What tells whether figures belong to a hidden split, and does not tell its seed."""
-    return hashlib.sha256(str(seed).encode()).hexdigest()[:16]
-
-
-def measure(name: str, rates: list[float], hidden_seed: int, say: Callable[[str], None] = print) -> None:
-    """Train an opponent once for each rate, and keep what the best one on the validation split reaches on the hidden.
-
-    Written after each training, so that what is cut off still says what was measured.
-    """
-    path, hidden, validation = results_path(), hidden_split(hidden_seed), practice_split().validation
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    budget = {"images_seen": IMAGES_SEEN, "batch": BATCH, "hidden_seed_sha256": name_of_seed(hidden_seed)}
-    if told.get("budget") != budget:
-        told = {"budget": budget, "opponents": {}}
-    kept = told["opponents"].get(name, {}).get("tried", [])
-    for rate in rates:
-        opponent, started = Opponent(0, name, rate), time.perf_counter()
-        feed(opponent, practice_split().train, IMAGES_SEEN, 0, show=True)
-        seconds = round(time.perf_counter() - started, 1)
-        on = [round(accuracy_of(ask(opponent, split.images), split.labels), 4) for split in (validation, hidden)]
-        kept = [tried for tried in kept if tried["lr"] != rate]
-        kept.append({"lr": rate, "validation": on[0], "hidden": on[1], "seconds": seconds})
-        best = max(kept, key=lambda tried: tried["validation"])
-        told["opponents"][name] = {
-            "accuracy": best["hidden"],
-            "parameters": sum(p.numel() for p in opponent.model.parameters()),
-            "recipe": f"AdamW, lr {best['lr']:g} (the best of {len(kept)} on the validation split), weight decay 0.05, "
-            f"warm-up over a tenth, cosine, label smoothing 0.1, clipping at 1; no augmentation, no drop path",
-            "precision": opponent.precision,
-            "tried": sorted(kept, key=lambda tried: tried["lr"]),
-            "hardware": describe_hardware(),
-            "versions": describe_versions(),
-        }  # fmt: skip
-        write_json(path, told)
-        say(f"{name}, lr {rate:g}: validation {on[0]:.1%}, hidden {on[1]:.1%}, {seconds:.0f} s")
-
-
-AUTHOR = "the author's entry"
-
-
-def measure_author(hidden_seed: int, seeds: Sequence[int] = (0, 1, 2), say: Callable[[str], None] = print) -> None:
-    """Let the assignment's solution compete as a submission does, from several seeds, and keep what it reaches."""
-    from c2f_course.grading.assignment import load_assignment
-    from c2f_course.grading.grade import Student
-
-    assignment, hidden, reached = load_assignment("4"), hidden_split(hidden_seed), []
-    for seed in seeds:
-        with Student(assignment.folder / "solution.ipynb", assignment.limits) as student, student.fresh() as other:
-            classes = [some.remote().get("Entry") for some in (student, other)]
-            reached.append(compete(*classes, hidden, seed=seed))
-        say(f"{AUTHOR}, seed {seed}: {reached[-1]}")
-    told = json.loads(results_path().read_text(encoding="utf-8"))
-    told["opponents"][AUTHOR] = {
-        "accuracy": round(sum(one.accuracy for one in reached) / len(reached), 4),
-        "parameters": reached[0].numbers,
-        "recipe": f"as a submission, seeds {', '.join(map(str, seeds))}: "
-        + ", ".join(f"{one.accuracy:.1%}" for one in reached),
-        "seconds": [round(one.seconds, 1) for one in reached],
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-    }
-    write_json(results_path(), told)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the opponents of assignment 4 on its hidden split.")
-    parser.add_argument("--opponent", nargs="+", default=["swin_t", "swin_micro_cifar", "author"])
-    parser.add_argument("--lr", nargs="+", type=float, default=[1.5e-4, 3e-4, 6e-4])
-    parser.add_argument("--seed", type=int, help="of the hidden split; by default, that of the hidden tests")
-    args = parser.parse_args()
-    seed = args.seed
-    if seed is None:
-        from c2f_course.grading.assignment import load_assignment  # where there are hidden tests at all
-
-        seed = load_assignment("4").tests[0].run.__globals__["SEED"]
-    for name in args.opponent:
-        if name == "author":
-            measure_author(seed)
-        else:
-            measure(name, args.lr, seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,49 +1,41 @@
-"""Grade submissions: each in a process of its own that is trusted in nothing, the judging out here.
+"""Grade submissions: the code of each runs in a process of its own and is not trusted; the judging is done here.
 
-`grade_notebook` grades one, `grade_folder` a folder of them: in parallel, and where it was cut off it goes on. What
-is found goes to GRADES/results, a JSON file a submission; `gradebook` makes tables and pages of these.
+`grade_notebook` turns one notebook into a Result in one pass: read it, start it, and send it each question's public
+check and hidden tests. `grade_folder` does that for a folder, in parallel, and goes on where it was cut off. Results
+are kept in GRADES/results, one JSON file per submission; `gradebook` makes tables and pages of these.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import re
 import signal
-import tempfile
 import threading
 import time
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from c2f.files import write_json
-from c2f_course.grading.assignment import (
-    FOLDER,
-    Assignment,
-    HiddenTest,
-    Partly,
-    Question,
-    answer_sources,
-    load_assignment,
-)
+from c2f_course.grading.assignment import Assignment, HiddenTest, Partly, Question, load_assignment
 from c2f_course.grading.remote import Remote, RemoteError, RemoteGone
-from c2f_course.grading.sandbox import Limits, Submission
+from c2f_course.grading.sandbox import Limits, run_submission
 from c2f_course.tasks.exercise import Exercise, Hint, Verdict
 
 LARGEST_NOTEBOOK = 20 << 20  # bytes; with its pictures a notebook of ours has one or two MB
-ATTEMPTS = 2  # at a submission that took the grader's own process down with it
+LARGEST_CODE = 200_000  # characters; a solution of ours has some 20,000
 STARTS = 3  # of the student's process, where a question has ended it
 
 
 @dataclass
-class Judged:
+class HiddenResult:
     """What a hidden test gave."""
 
     title: str
@@ -59,15 +51,21 @@ class QuestionResult:
     number: str
     title: str
     of: float
-    state: str = "blank"
-    """Of the public check: "passed", "hint" or "blank"; "words" for what a person grades."""
+    state: str = "blank"  # of the public check: "passed", "hint" or "blank"; "words" for what a person grades
     message: str = ""
-    tests: list[Judged] = field(default_factory=list)
+    tests: list[HiddenResult] = field(default_factory=list)
     measured: dict[str, float | str] = field(default_factory=dict)
+    answer: str = ""  # in words
+    by_hand: float | None = None  # points that a person gave for it: from written.csv, not from the result's file
 
     @property
     def points(self) -> float:
-        return sum(test.points for test in self.tests)
+        return round(sum(test.points for test in self.tests) + (self.by_hand or 0), 2)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is an answer in words that nobody has graded yet."""
+        return bool(self.answer) and self.by_hand is None
 
 
 @dataclass
@@ -76,84 +74,97 @@ class Result:
 
     student: str
     file: str
-    assignment: str
-    digest: str
-    """Of the submission, of the assignment and of the limits it was graded with."""
-    state: str = "graded"
-    """"graded", or why not: "empty", "unreadable", "too large", "not begun", "failed"."""
-    note: str = ""
+    digest: str  # of the submission, of the assignment and of the limits it was graded with
+    state: str = "graded"  # or: "empty", "unreadable", "too large", "other assignment", "not begun", "failed"
+    note: str = ""  # why it was not graded
     questions: list[QuestionResult] = field(default_factory=list)
-    cells: list[str] = field(default_factory=list)
-    """What cells raised."""
-    written: dict[str, str] = field(default_factory=dict)
-    """By the number of a question in words: the answer."""
+    cells: list[str] = field(default_factory=list)  # what they raised
     seconds: float = 0.0
 
     @property
     def points(self) -> float:
-        return sum(question.points for question in self.questions)
+        return round(sum(question.points for question in self.questions), 2)
+
+    @property
+    def waiting(self) -> list[str]:
+        """The numbers of the questions that wait for a person."""
+        return [question.number for question in self.questions if question.waits]
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        told = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
         questions = [
-            QuestionResult(**{**question, "tests": [Judged(**test) for test in question["tests"]]})
-            for question in told.pop("questions")
+            QuestionResult(**{**question, "tests": [HiddenResult(**test) for test in question["tests"]]})
+            for question in stored.pop("questions")
         ]
-        return cls(**told, questions=questions)
+        return cls(**stored, questions=questions)
 
 
 # ---- One submission
 
 
 class SubmissionError(ValueError):
-    """A file that cannot be graded; `state` is a word for the list, the message a sentence for the student."""
-
-    def __init__(self, state: str, message: str) -> None:
-        super().__init__(message)
-        self.state = state
+    """A file that cannot be graded; its two arguments are a word for the list, and a sentence for the student."""
 
 
-def read_cells(path: Path) -> list[tuple[str, str]]:
-    """The cells of a notebook as (kind, source). Raises SubmissionError for what is none; nothing in it is run."""
-    size = path.stat().st_size
-    if size == 0:
-        raise SubmissionError("empty", "the file is empty; hand in again what you saved.")
-    if size > LARGEST_NOTEBOOK:
-        raise SubmissionError(
-            "too large", f"the file has {size / 2**20:.0f} MiB, and {LARGEST_NOTEBOOK >> 20} MiB are read; clear the "
-            f"outputs (Edit, Clear Outputs of All Cells) and hand in again."
-        )  # fmt: skip
+def read_cells(path: Path, assignment: str = "") -> list[tuple[str, str]]:
+    """The cells of a notebook as (kind, source); nothing in it is run.
+
+    Raises SubmissionError for what is no notebook, and for the notebook of another assignment than the one named.
+    """
     try:
-        cells = json.loads(path.read_bytes())["cells"]
-        read = [(str(cell["cell_type"]), _text(cell["source"])) for cell in cells]
+        size = path.stat().st_size
+        if size == 0:
+            raise SubmissionError("empty", "the file is empty; hand in again what you saved.")
+        if size > LARGEST_NOTEBOOK:
+            size, limit = (f"{count / 2**20:.0f} MiB" for count in (size, LARGEST_NOTEBOOK))
+            clear = "clear the outputs (Edit, Clear Outputs of All Cells) and hand in again."
+            raise SubmissionError("too large", f"the file has {size}, and {limit} are read; {clear}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise SubmissionError("unreadable", f"the file cannot be read: {error.strerror}.") from None
+    try:
+        notebook = json.loads(content)
+        cells = [(str(c["cell_type"]), "".join(c["source"]).replace("\r\n", "\n")) for c in notebook["cells"]]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise SubmissionError(
-            "unreadable", "the file is no notebook (no JSON with cells); hand in the .ipynb file as Lab saved it."
-        ) from None
-    if not any(kind == "code" and source.strip() for kind, source in read):
+        note = "the file is no notebook (no JSON with cells); hand in the .ipynb file as Lab saved it."
+        raise SubmissionError("unreadable", note) from None
+    with contextlib.suppress(KeyError, TypeError):
+        if assignment and (other := str(notebook["metadata"]["c2f"]["assignment"])) != assignment:
+            raise SubmissionError("other assignment", f"this is the notebook of {other}; hand in that of {assignment}.")
+    if not any(kind == "code" and source.strip() for kind, source in cells):
         raise SubmissionError("empty", "the notebook has no code.")
-    return read
+    if (length := sum(len(source) for kind, source in cells if kind == "code")) > LARGEST_CODE:
+        raise SubmissionError("too large", f"its code has {length:,} characters, and {LARGEST_CODE:,} are read.")
+    return cells
 
 
-def _text(source: Any) -> str:
-    return source if isinstance(source, str) else "".join(source)
+def written_answer(cells: Sequence[tuple[str, str]], handed_out: Sequence[tuple[str, str]], question: Question) -> str:
+    """What a student has written in a question's own cell and below it, up to the next heading that was handed out."""
+    answer, inside, printed = [], False, {line for _, source in handed_out for line in source.splitlines()}
+    for kind, source in cells:
+        if kind != "markdown":
+            continue
+        if heading := re.match(r"### Question (\S+) ", source):
+            inside = heading[1] == question.number
+            source = "\n".join(line for line in source.splitlines() if line not in printed).strip()
+        elif (kind, source) in handed_out:
+            inside = inside and not re.match(r"#{1,3} ", source)
+            continue
+        if inside and source:
+            answer.append(source)
+    return "\n\n".join(answer)
 
 
-class Student:
-    """A submission under questioning. Where a question has ended its process, the next one gets a new one."""
+class Student(contextlib.ExitStack):
+    """A submission as its questions need it: a process that is started again where a question has ended it."""
 
-    def __init__(self, notebook: Path, limits: Limits, sandboxed: bool = True) -> None:
-        self.notebook, self.limits, self.sandboxed = notebook, limits, sandboxed
-        self.cells: list[str] = []
-        self._starts, self._stack = 0, contextlib.ExitStack()
+    def __init__(self, code: Sequence[str], limits: Limits) -> None:
+        super().__init__()
+        self.code, self.limits = code, limits
+        self.cells: list[str] = []  # what they raised
+        self._starts = 0
         self._remote: Remote | None = None
-
-    def __enter__(self) -> "Student":
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._stack.close()
 
     def remote(self) -> Remote:
         """The running process. Raises RemoteGone where the notebook itself did not come to its end."""
@@ -161,8 +172,8 @@ class Student:
             if self._starts == STARTS:
                 raise RemoteGone("it ended too often")
             self._starts += 1
-            self._stack.close()
-            self._remote = self._stack.enter_context(Submission(self.notebook, self.limits, self.sandboxed))
+            self.close()
+            self._remote = self.enter_context(run_submission(self.code, self.limits))
             try:
                 errors = self._remote.ask("errors", seconds=self.limits.seconds)
                 self.cells = [str(error)[:500] for error in errors[:50]] if isinstance(errors, list) else []
@@ -173,126 +184,86 @@ class Student:
 
     def answers(self, question: Question) -> list[Any]:
         """What the notebook defines under the answer's names. Raises RemoteError where it does not."""
-        remote = self.remote()
-        remote.seed(0)
-        remote.ask("put", dict(question.given))
-        return [remote.get(name) for name in question.answers]
+        return self.remote().answers(question.answers, question.given)
 
     def fresh(self) -> "Student":
-        """The same notebook, for a process that knows nothing of this one; to be used with `with`."""
-        return Student(self.notebook, self.limits, self.sandboxed)
+        """The same code, for a process that has nothing of this one; to be used with `with`."""
+        return Student(self.code, self.limits)
 
 
-def judge(question: Question, tests: Sequence[HiddenTest], student: Student, sources: Sequence[str]) -> QuestionResult:
-    """A question's public verdict and its points. `sources`: the pieces of code that the answer consists of."""
+def judge(
+    question: Question, tests: Sequence[HiddenTest], student: Student, forbidden: Sequence[str]
+) -> QuestionResult:
+    """The public check's verdict and the hidden tests' points. `forbidden`: names in the answer that may not be."""
     result = QuestionResult(question.number, question.title, question.points)
-    if question.by_a_person:
-        result.state = "words"
-        return result
-    used = question.forbidden(*sources)
-    verdict = _ask(question, used, question.check, lambda: student.answers(question))
+    verdict, _ = _run(HiddenTest(question, 0, "", question.check), student, forbidden)
     result.state, result.message = verdict.state, verdict.message
     for test in tests:
-        result.tests.append(_judge_hidden(question, test, student, used, result.measured))
+        verdict, earned = _run(test, student, forbidden)
+        share = min(1.0, max(0.0, earned.share)) if verdict.passed else 0.0
+        result.tests.append(HiddenResult(test.title, round(share * test.points, 2), test.points, verdict.message))
+        result.measured.update(earned.measured)
     return result
 
 
-def _judge_hidden(
-    question: Question, test: HiddenTest, student: Student, used: list[str], measured: dict[str, float | str]
-) -> Judged:
-    earned = Partly(1.0, "passed")
+def _run(test: HiddenTest, student: Student, forbidden: Sequence[str]) -> tuple[Verdict, Partly]:
+    """Fetch the answers, which may fail, and test them: the verdict, and what was earned if it is "passed"."""
+    question, earned = test.question, Partly(0.0, "")
 
-    def run(*answers: Any) -> str:
+    def check(*answers: Any) -> str:
         nonlocal earned
-        earned = test.run(*answers) or earned
+        if forbidden:
+            raise Hint(question.complain(forbidden))
+        outcome = test.run(*answers)
+        earned = outcome if isinstance(outcome, Partly) else Partly(1.0, outcome or "passed")
         return earned.message
 
-    verdict = _ask(question, used, run, lambda: [student] if test.whole else student.answers(question))
-    measured.update(earned.measured)
-    share = min(1.0, max(0.0, earned.share)) if verdict.passed else 0.0
-    return Judged(test.title, round(share * test.points, 2), test.points, verdict.message)
-
-
-def _ask(question: Question, used: list[str], check: Callable[..., str], answers: Callable[[], list[Any]]) -> Verdict:
-    """A verdict on answers that are yet to be fetched, which may fail as well. `used`: forbidden names in them."""
-
-    def asked(*answers: Any) -> str:
-        if used:
-            raise Hint(question.complain(used))
-        return check(*answers)
-
     try:
-        got = answers()
+        answers = [student] if test.whole else student.answers(question)
     except (RemoteError, RemoteGone) as error:
-        return Verdict(question.number, "hint", f"there is no answer to ask: {error}.")
-    return Exercise(question.number, question.title, question.difficulty, question.minutes, asked)(*got)
+        return Verdict(question.number, "hint", f"there is no answer to ask: {error}."), earned
+    return Exercise.__call__(replace(question, check=check), *answers), earned
 
 
-def grade_notebook(
-    path: Path, assignment: Assignment, *, student: str = "", limits: Limits | None = None, sandboxed: bool = True
-) -> Result:
-    """Grade one submission. Whatever the file is, there is a Result."""
-    limits = limits or assignment.limits
+def grade_notebook(path: Path, assignment: Assignment, student: str = "") -> Result:
+    """Grade one submission. There is a Result for every file."""
     started = time.monotonic()
-    result = _without_points(student or path.stem, path, assignment, limits, sandboxed)
+    result = _without_points(Entry(student or path.stem, path), assignment)
     try:
-        cells = read_cells(path)
-        handed_out = read_cells(assignment.student_notebook)
-        result.written = {
-            question.number: answer
-            for question in assignment.questions
-            if question.by_a_person and (answer := written_answer(cells, handed_out, question))
-        }
-        if [cell for cell in cells if cell not in handed_out] == []:
+        cells, handed_out = read_cells(path, assignment.name), read_cells(assignment.student_notebook)
+        for question, found in zip(assignment.questions, result.questions, strict=True):
+            if question.by_a_person:
+                found.state, found.answer = "words", written_answer(cells, handed_out, question)
+        if set(cells) <= set(handed_out):
             raise SubmissionError("not begun", "the notebook is as it was handed out.")
         code = [source for kind, source in cells if kind == "code"]
-        sources = [_sources(code, question) for question in assignment.questions]
+        forbidden = [question.forbidden_in(code) for question in assignment.questions]
     except SubmissionError as error:
-        result.state, result.note = error.state, str(error)
+        result.state, result.note = error.args
         return result
-    with tempfile.TemporaryDirectory(prefix="c2f-") as folder:
-        stripped = Path(folder, "answer.ipynb")  # its outputs are nobody's business, and may be large
-        stripped.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source} for source in code]}))
-        with Student(stripped, limits, sandboxed) as asked:
-            result.questions = [
-                judge(question, assignment.tests_of(question), asked, pieces)
-                for question, pieces in zip(assignment.questions, sources, strict=True)
-            ]
-            result.cells = asked.cells
+    except RecursionError:
+        note = "a cell is nested too deeply, such as by a sum of hundreds of terms in a row; write a loop."
+        return replace(result, state="unreadable", note=note)
+    with Student(code, assignment.limits) as process:
+        for number, question in enumerate(assignment.questions):
+            if not question.by_a_person:
+                tests = assignment.tests_of(question)
+                result.questions[number] = judge(question, tests, process, forbidden[number])
+        result.cells = process.cells
     result.seconds = round(time.monotonic() - started, 2)
     return result
 
 
-def _without_points(student: str, path: Path, assignment: Assignment, limits: Limits, sandboxed: bool) -> Result:
-    digest = digest_of(path, assignment, limits, sandboxed)
+def _without_points(entry: "Entry", assignment: Assignment, **why: str) -> Result:
     questions = [QuestionResult(q.number, q.title, q.points) for q in assignment.questions]
-    return Result(student, path.name, assignment.name, digest, questions=questions)
+    digest = digest_of(entry.path, assignment)
+    return Result(entry.student, entry.path.name, digest, questions=questions, **why)
 
 
-def _sources(code: Sequence[str], question: Question) -> list[str]:
-    """The pieces of code that an answer consists of. Raises SubmissionError where they cannot be read."""
-    try:
-        return answer_sources(code, question)
-    except RecursionError:
-        raise SubmissionError(
-            "unreadable", "a cell is nested too deeply, such as by a sum of hundreds of terms in a row; write a loop."
-        ) from None
-
-
-def written_answer(cells: Sequence[tuple[str, str]], handed_out: Sequence[tuple[str, str]], question: Question) -> str:
-    """What a student has written below a question's heading, up to the next heading that was handed out."""
-    answer, inside = [], False
-    for kind, source in cells:
-        if (kind, source) in handed_out and re.match(r"#{1,3} ", source):
-            inside = source.startswith(f"### Question {question.number} ")
-        if inside and kind == "markdown" and (kind, source) not in handed_out:
-            answer.append(source)
-    return "\n\n".join(answer)
-
-
-def digest_of(path: Path, assignment: Assignment, limits: Limits, sandboxed: bool) -> str:
-    digest = hashlib.sha256(f"{assignment.digest} {asdict(limits)} {sandboxed}".encode())
-    with open(path, "rb") as file:
+def digest_of(path: Path, assignment: Assignment) -> str:
+    """Of all that a grade depends on; of a file that cannot be read, without its content."""
+    digest = hashlib.sha256(f"{assignment.digest} {asdict(assignment.limits)}".encode())
+    with contextlib.suppress(OSError), open(path, "rb") as file:
         while some := file.read(1 << 20):
             digest.update(some)
     return digest.hexdigest()
@@ -314,43 +285,50 @@ class Found:
     """What is in a folder of submissions."""
 
     entries: list[Entry] = field(default_factory=list)
-    misnamed: dict[str, str] = field(default_factory=dict)
-    """File -> why it is not graded."""
+    misnamed: dict[str, str] = field(default_factory=dict)  # file -> why it is not graded
+
+
+# Moodle's `Ann Lee_123456_assignsubmission_file_` and Canvas's `leeann_98765_43210_homework`: a name and a number
+PLATFORMS = re.compile(r"(.+?)(?:_LATE)?_(\d{3,})_(?:assignsubmission_|\d{3,}_).*")
+COPY = re.compile(r"-Copy\d*|\(\d+\)")
 
 
 def find_submissions(folder: Path) -> Found:
     """NAME.ipynb, or NAME/anything.ipynb as learning platforms unpack them; everything else is listed as misnamed."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; name the one that the submissions are in.")
-    found = Found()
+    found, owned = Found(), {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__MACOSX")):
             continue
         inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(path)))
-        notebooks = [file for file in inside if file.suffix == ".ipynb"]
+        if path.is_dir() and not path.is_symlink():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and "/." not in p.relative_to(folder).as_posix())
+            if not any(file.suffix == ".ipynb" for file in inside):
+                found.misnamed[path.name] = "holds no notebook"
+        name = unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem)
+        platform_name = PLATFORMS.fullmatch(name)
+        owner = platform_name.groups() if platform_name else (name, "")
         for file in inside:
-            name = file.relative_to(folder).as_posix()
             if file.is_symlink() or not file.is_file():
-                found.misnamed[name] = "is no plain file"
+                found.misnamed[file.relative_to(folder).as_posix()] = "is no plain file"
             elif file.suffix != ".ipynb":
-                found.misnamed[name] = "is not called NAME.ipynb"
-            elif path.is_dir() and len(notebooks) > 1 and file != notebooks[0]:
-                found.misnamed[name] = f"is one more notebook of the same student; {notebooks[0].name} is graded"
+                found.misnamed[file.relative_to(folder).as_posix()] = "is not called NAME.ipynb"
             else:
-                found.entries.append(Entry(path.name if path.is_dir() else file.stem, file))
-    names = [entry.student for entry in found.entries]
-    for entry in [entry for entry in found.entries if names.count(entry.student) > 1 and entry.path.parent == folder]:
-        found.entries.remove(entry)  # anna.ipynb beside anna/…
-        found.misnamed[entry.path.name] = f"has the name of the folder {entry.student}, which is graded"
+                owned.setdefault(owner, []).append(file)
+    namesakes = Counter(name for name, _ in owned)
+    for (name, number), files in owned.items():
+        files.sort(key=lambda file: (file.parent == folder, bool(COPY.search(file.stem)), file))
+        student = name if namesakes[name] == 1 or not number else f"{name}_{number}"
+        found.entries.append(Entry(student, files[0]))
+        for file in files[1:]:
+            why = f"is one more notebook of the same student; {files[0].name} is graded"
+            if file.parent == folder != files[0].parent:  # anna.ipynb beside anna/…
+                why = f"has the name of the folder {student}, which is graded"
+            found.misnamed[file.relative_to(folder).as_posix()] = why
     if not found.entries:
         raise ValueError(f"there is no notebook in {folder}; a submission is called NAME.ipynb or NAME/….ipynb.")
     return found
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def duplicates(entries: Sequence[Entry], assignment: Assignment) -> list[list[str]]:
@@ -358,7 +336,7 @@ def duplicates(entries: Sequence[Entry], assignment: Assignment) -> list[list[st
     handed_out = {source for _, source in read_cells(assignment.student_notebook)}
     groups: dict[str, list[str]] = {}
     for entry in entries:
-        with contextlib.suppress(SubmissionError, OSError):
+        with contextlib.suppress(SubmissionError):
             own = "\0".join(s.strip() for kind, s in read_cells(entry.path) if kind == "code" and s not in handed_out)
             if own:
                 groups.setdefault(own, []).append(entry.student)
@@ -366,7 +344,7 @@ def duplicates(entries: Sequence[Entry], assignment: Assignment) -> list[list[st
 
 
 def result_path(grades: Path, student: str) -> Path:
-    """Where a student's result is kept, whatever the student is called; two students never share one."""
+    """Where a student's result is kept, with any name that a student may have; no two students share one."""
     safe = re.sub(r"[^\w.@+-]", "_", student).strip(".")[:80] or "_"
     if safe != student:
         safe += "-" + hashlib.sha256(student.encode(errors="surrogateescape")).hexdigest()[:8]
@@ -375,77 +353,62 @@ def result_path(grades: Path, student: str) -> Path:
 
 def grade_folder(
     found: Found,
-    name: str,
+    assignment: Assignment,
     grades: Path,
-    *,
-    folder: Path = FOLDER,
     jobs: int = 0,
-    sandboxed: bool = True,
-    limits: Limits | None = None,
     progress: Callable[[Result, int, int], None] = lambda result, done, of: None,
 ) -> list[Result]:
     """Grade all of them, `jobs` at a time (0: one for each processor); those that have a result are not run again.
 
     `progress(result, done, of)` is called after each one.
     """
-    assignment = load_assignment(name, folder)
-    limits = limits or assignment.limits
     results: dict[str, Result] = {}
     waiting: list[Entry] = []
     for entry in found.entries:
-        path = result_path(grades, entry.student)
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            result = Result.read(path)
-            if result.digest == digest_of(entry.path, assignment, limits, sandboxed):
+            result = Result.read(result_path(grades, entry.student))
+            if result.digest == digest_of(entry.path, assignment):
                 results[entry.student] = result
+                progress(result, len(results), len(found.entries))
                 continue
         waiting.append(entry)
-    for number, result in enumerate(results.values(), 1):
-        progress(result, number, len(found.entries))
-    task = (assignment.name, folder, limits, sandboxed)
-    for entry, result in _in_parallel(waiting, task, jobs or _processors()):
-        if result is None:
-            result = _without_points(entry.student, entry.path, assignment, limits, sandboxed)
-            result.state, result.note = "failed", "the grader ended with it."
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    task = (assignment.name, assignment.folder.parent, assignment.limits)
+    for entry, result in _in_parallel(waiting, task, jobs or processors):
+        result = result or _without_points(entry, assignment, state="failed", note="the grader ended with it.")
         write_json(result_path(grades, entry.student), asdict(result))
         results[entry.student] = result
         progress(result, len(results), len(found.entries))
     return [results[entry.student] for entry in found.entries]
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _in_parallel(waiting: list[Entry], task: tuple, jobs: int) -> Iterator[tuple[Entry, Result | None]]:
     """Each entry with its result, in the order in which they end; None where it took the grader's process with it."""
-    attempts = {entry: 0 for entry in waiting}
-    left = list(waiting)
-    while left:
-        # After a process was lost with several at work nobody knows whose fault it was: one by one, then.
-        careful = any(attempts[entry] for entry in left)
-        batch = [entry for entry in left if attempts[entry]][:1] if careful else left
-        pool = ProcessPoolExecutor(
-            min(jobs, len(batch)), multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),)
-        )
-        try:
-            tasks: dict[Future, Entry] = {pool.submit(_grade, entry, *task): entry for entry in batch}
-            pending = set(tasks)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    entry = tasks[future]
-                    try:
-                        result = future.result()
-                    except BrokenProcessPool:
-                        attempts[entry] += 1
-                        if attempts[entry] < ATTEMPTS:
-                            continue
-                        result = None
-                    left.remove(entry)
-                    yield entry, result
-        finally:
-            pool.shutdown(cancel_futures=True)
+    lost = []
+    with _processes(min(jobs, len(waiting))) as pool:
+        entries = {pool.submit(_grade, entry, *task): entry for entry in waiting}
+        for future in as_completed(entries):
+            try:
+                yield entries[future], future.result()
+            except BrokenProcessPool:  # which takes all that are still waiting with it
+                lost.append(entries[future])
+    for entry in lost:  # nobody can say which of them ended the process: so each once more, alone
+        with _processes(1) as pool:
+            try:
+                yield entry, pool.submit(_grade, entry, *task).result()
+            except BrokenProcessPool:
+                yield entry, None
+
+
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Graders' processes; what has not begun when this is left is not begun."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(max(1, count), context, initializer=_prepare, initargs=(os.getpid(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare(parent: int) -> None:
@@ -461,14 +424,12 @@ def _prepare(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    if platform.system() == "Linux":  # at once, and not after half a second
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _grade(entry: Entry, name: str, folder: Path, limits: Limits, sandboxed: bool) -> Result:
-    assignment = load_assignment(name, folder)
+def _grade(entry: Entry, name: str, folder: Path, limits: Limits) -> Result:
+    assignment = replace(load_assignment(name, folder), limits=limits)
     try:
-        return grade_notebook(entry.path, assignment, student=entry.student, limits=limits, sandboxed=sandboxed)
-    except Exception as error:  # of the grader itself: it is told, and the others are graded
-        result = _without_points(entry.student, entry.path, assignment, limits, sandboxed)
-        return replace(result, state="failed", note=f"the grader failed at it, {type(error).__name__}: {error}")
+        return grade_notebook(entry.path, assignment, entry.student)
+    except Exception as error:  # of the grader itself: it is reported, and the others are graded
+        note = f"the grader failed at it, {type(error).__name__}: {error}"
+        return _without_points(entry, assignment, state="failed", note=note)

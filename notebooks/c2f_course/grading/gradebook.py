@@ -1,18 +1,21 @@
 """From results to what is read: a table for the registry, a page for each student, a summary, a leaderboard.
 
 GRADES/
-    grades.csv         a row a student: points, and points of each question
+    grades.csv         one row per student: points, and points of each question
     written.csv        answers in words, with a column of points for a person to fill in; the next run adds them
-    feedback/NAME.html one page a student
+    feedback/NAME.html one page per student
     summary.html       how it went: histogram, the hardest questions, what could not be graded
     leaderboard.html   where something was measured, such as an accuracy
-    results/NAME.json  all that is known; the files above are made from these
+    results/NAME.json  all results; the files above are made from these
 """
 
 import csv
 import io
+import re
 import statistics
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +24,7 @@ from c2f.files import write_atomically
 from c2f_course.grading.assignment import Assignment
 from c2f_course.grading.grade import Result, result_path
 
-Show = Literal["points", "titles", "hints"]
-"""What a student is told of hidden tests: their points, which of them failed, or also what went wrong."""
+Show = Literal["points", "titles", "hints"]  # of hidden tests: points, which of them failed, or also what went wrong
 
 
 @dataclass
@@ -31,30 +33,26 @@ class Gradebook:
 
     assignment: Assignment
     results: Sequence[Result]
-    written: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(student, question) -> points given by a person."""
+    by_hand: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (student, question) -> points
     duplicates: Sequence[Sequence[str]] = ()
-    misnamed: dict[str, str] = field(default_factory=dict)
-    missing: Sequence[str] = ()
-    """Students of the roster who handed nothing in."""
-    strangers: Sequence[str] = ()
-    """Submissions of nobody on the roster."""
+    misnamed: Mapping[str, str] = field(default_factory=dict)
+    roster: Sequence[str] | None = None
 
-    def points(self, result: Result) -> float:
-        by_hand = sum(self.written.get((result.student, number), 0.0) for number in result.written)
-        return round(result.points + by_hand, 2)
-
-    def points_of(self, result: Result, number: str) -> float:
-        tested = sum(question.points for question in result.questions if question.number == number)
-        return round(tested + self.written.get((result.student, number), 0.0), 2)
-
-    def waiting(self, result: Result) -> list[str]:
-        """Questions in words that nobody has graded yet."""
-        return [number for number in result.written if (result.student, number) not in self.written]
+    def __post_init__(self) -> None:
+        for result in self.results:
+            for question in result.questions:
+                question.by_hand = self.by_hand.get((result.student, question.number))
 
     @property
-    def title(self) -> str:
-        return self.assignment.title
+    def missing(self) -> list[str]:
+        """Students of the roster who handed nothing in."""
+        students = {result.student for result in self.results}
+        return [name for name in self.roster or () if name not in students]
+
+    @property
+    def strangers(self) -> list[str]:
+        """Submissions of nobody on the roster."""
+        return sorted({result.student for result in self.results} - set(self.roster)) if self.roster is not None else []
 
 
 def write(book: Gradebook, grades: Path, show: Show = "titles") -> None:
@@ -81,85 +79,91 @@ def _write(path: Path, text: str) -> None:
 
 
 def _grades(book: Gradebook) -> str:
+    of = f"{book.assignment.points:g}"
     numbers = [question.number for question in book.assignment.questions]
     rows = [
         [
-            result.student, f"{book.points(result):g}", f"{book.assignment.points:g}",
-            *(f"{book.points_of(result, number):g}" for number in numbers),
+            result.student, f"{result.points:g}", of, *(f"{question.points:g}" for question in result.questions),
             result.state, _remarks(book, result), result.file,
         ]
         for result in book.results
     ]  # fmt: skip
-    rows += [
-        [student, "0", f"{book.assignment.points:g}", *("0" for _ in numbers), "missing", "", ""]
-        for student in book.missing
-    ]
+    rows += [[student, "0", of, *("0" for _ in numbers), "missing", "", ""] for student in book.missing]
     return _table(["student", "points", "of", *numbers, "state", "note", "file"], rows)
 
 
 def _remarks(book: Gradebook, result: Result) -> str:
     remarks = [result.note] if result.note else []
-    remarks += [f"waits for a person: {', '.join(waiting)}"] if (waiting := book.waiting(result)) else []
-    remarks += [
-        f"the same code as {', '.join(set(group) - {result.student})}"
-        for group in book.duplicates
-        if result.student in group
-    ]
+    remarks += [f"waits for a person: {', '.join(result.waiting)}"] if result.waiting else []
+    same = [group for group in book.duplicates if result.student in group]
+    remarks += [f"the same code as {', '.join(set(group) - {result.student})}" for group in same]
     return "; ".join(remarks)
 
 
 def _written(book: Gradebook) -> str:
-    given = {place: f"{points:g}" for place, points in book.written.items()}
+    by_hand = {place: f"{points:g}" for place, points in book.by_hand.items()}
+    of = {question.number: f"{question.points:g}" for question in book.assignment.questions if question.by_a_person}
     rows = [
-        [result.student, q.number, f"{q.points:g}", given.get((result.student, q.number), ""), result.written[q.number]]
-        for q in book.assignment.questions if q.by_a_person
-        for result in book.results if q.number in result.written
+        [result.student, q.number, of[q.number], by_hand.pop((result.student, q.number), ""), q.answer]
+        for number in of for result in book.results for q in result.questions if q.number == number and q.answer
     ]  # fmt: skip
+    rows += [[student, number, of[number], points, ""] for (student, number), points in by_hand.items()]  # of others
     return _table(["student", "question", "of", "points", "answer"], rows)
 
 
 def read_written(path: Path, assignment: Assignment) -> dict[tuple[str, str], float]:
     """The points that a person has given. Raises ValueError for what is no number of points, with the line."""
-    if not path.exists():
-        return {}
     of = {question.number: question.points for question in assignment.questions if question.by_a_person}
-    given = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        for row in rows:
-            if not (text := (row.get("points") or "").strip()):
-                continue
-            where, number = f"{path}, line {rows.line_num}", row.get("question", "")
-            if number not in of:
-                raise ValueError(f"{where}: there is no question {number!r} in words; there is {', '.join(of)}.")
-            try:
-                points = float(text.replace(",", "."))
-            except ValueError:
-                points = -1.0
-            if not 0 <= points <= of[number]:
-                raise ValueError(f"{where}: {text!r} is no number of points from 0 to {of[number]:g}.")
-            given[str(row.get("student")), number] = points
-    return given
+    rows = list(_rows(path)) if path.exists() else []
+    heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    by_hand = {}
+    for line, cells in rows[1:]:
+        row = dict(zip(heading, cells, strict=False))
+        text, number = row.get("points", "").strip(), row.get("question", "").strip()
+        if not text:
+            continue
+        if number not in of:
+            there = f"there is no question {number!r} in words; there is {', '.join(of)}"
+            raise ValueError(f"{path}, line {line}: {there}.")
+        points = float(text.replace(",", ".")) if re.fullmatch(r"\d+([.,]\d*)?", text) else -1.0
+        if not 0 <= points <= of[number]:
+            raise ValueError(f"{path}, line {line}: {text!r} is no number of points from 0 to {of[number]:g}.")
+        by_hand[row.get("student", ""), number] = points
+    return by_hand
 
 
 def read_roster(path: Path) -> list[str]:
-    """The students' names: the first column of a CSV file, or a name a line. A heading "student" is left out."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        names = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
-    return [name for number, name in enumerate(names) if number or name.lower() not in ("student", "name", "id")]
+    """The students' names: the first column of a CSV file, or one name per line. A heading is left out."""
+    names = [cells[0].strip() for _, cells in _rows(path) if cells and cells[0].strip()]
+    heading = names and re.fullmatch(r"(student|user|last|first|full|sur)?[ _]?(name|id|student)", names[0].lower())
+    return names[1:] if heading else names
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file as spreadsheets save it (commas or semicolons, UTF-8 or not), each with its line."""
+    csv.field_size_limit(1 << 30)  # an answer may hold a picture
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    first = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+    for cells in rows:
+        plain = [cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULA else cell for cell in cells]
+        yield rows.line_num, [unicodedata.normalize("NFC", cell) for cell in plain]
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a formula begins; a student may have written one
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heading)
-    writer.writerows([[_harmless(cell) for cell in row] for row in rows])
+    for row in rows:
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in row])
     return text.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    """A spreadsheet takes a text that begins with = for a formula; a student may have written one."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 # ---- Pages
@@ -177,37 +181,29 @@ def _page(name: str, **values: Any) -> str:
 
 def hardest(book: Gradebook) -> list[dict[str, Any]]:
     """The questions, hardest first: the share of points that was earned, and the hidden test that failed most."""
-    graded = [result for result in book.results if result.state == "graded"]
     rows = []
-    for question in book.assignment.questions:
-        asked = [r for r in graded if not (question.by_a_person and question.number in book.waiting(r))]
-        if not asked:
-            continue
-        share = statistics.mean(book.points_of(result, question.number) for result in asked) / question.points
-        full = sum(book.points_of(result, question.number) == question.points for result in asked)
-        found = [q for result in asked for q in result.questions if q.number == question.number]
-        failed: dict[str, int] = {}
-        for test in [test for one in found for test in one.tests if test.points < test.of]:
-            failed[test.title] = failed.get(test.title, 0) + 1
-        worst = max(failed.items(), key=lambda item: item[1], default=None)
-        rows.append({"question": question, "share": share, "full": full, "asked": len(asked), "worst": worst})
+    for number, question in enumerate(book.assignment.questions):
+        graded = [result.questions[number] for result in book.results if result.state == "graded"]
+        asked = [result for result in graded if not result.waits]
+        if asked:
+            failed = Counter(test.title for result in asked for test in result.tests if test.points < test.of)
+            rows.append({
+                "question": question,
+                "share": statistics.mean(result.points for result in asked) / question.points,
+                "full": sum(result.points == question.points for result in asked),
+                "asked": len(asked),
+                "worst": next(iter(failed.most_common(1)), None),
+            })  # fmt: skip
     return sorted(rows, key=lambda row: row["share"])
 
 
 def _summary(book: Gradebook) -> str:
-    graded = [book.points(result) for result in book.results if result.state == "graded"]
-    numbers = {"graded": len(graded), "points": book.assignment.points}
-    if graded:
-        numbers |= {
-            "median": statistics.median(graded),
-            "mean": statistics.mean(graded),
-            "low": min(graded),
-            "high": max(graded),
-        }
-    ungraded = [result for result in book.results if result.state != "graded"]
+    points = [result.points for result in book.results if result.state == "graded"]
     return _page(
-        "summary.html", book=book, numbers=numbers, hardest=hardest(book), ungraded=ungraded,
-        histogram=_histogram(graded, book.assignment.points) if graded else None,
+        "summary.html", book=book, points=points, hardest=hardest(book),
+        median=statistics.median(points or [0]), mean=statistics.mean(points or [0]),
+        ungraded=[result for result in book.results if result.state != "graded"],
+        histogram=_histogram(points, book.assignment.points) if points else None,
         slowest=sorted(book.results, key=lambda result: -result.seconds)[:3],
     )  # fmt: skip
 
@@ -222,7 +218,7 @@ def _histogram(points: Sequence[float], of: float) -> dict[str, Any]:
 
 
 def leaderboard(book: Gradebook) -> list[dict[str, Any]]:
-    """Who has an accuracy, best first, with whatever else was measured; empty where nothing was."""
+    """Who has an accuracy, best first, with all else that was measured; empty where nothing was."""
     rows = []
     for result in book.results:
         measured = {key: value for question in result.questions for key, value in question.measured.items()}

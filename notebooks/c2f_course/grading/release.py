@@ -8,7 +8,7 @@ otter-grader's marks, so that a source reads as its users expect.
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -40,63 +40,55 @@ class SourceError(ValueError):
 
 
 def build(name: str, folder: Path = FOLDER) -> dict[Path, bytes]:
-    """What belongs beside an assignment's source, and does not have to be there: path -> content."""
+    """What belongs beside an assignment's source, and may be missing there: path -> content."""
     path = folder / name / "source.ipynb"
-    source = nbformat.read(path, as_version=4)
-    tests = [cell.source for cell in source.cells if cell.source.startswith(HIDDEN)]
+    cells = nbformat.read(path, as_version=4).cells
+    tests = [cell.source.removeprefix(HIDDEN).strip() for cell in cells if cell.source.startswith(HIDDEN)]
     if not tests:
         raise SourceError(f"{path} has no cell that begins with {HIDDEN!r}.")
-    for cell in source.cells:
-        rest = SOLUTION.sub("", cell.source)
-        if re.search(f"{BEGIN}|{END}", rest):
+    for cell in cells:
+        if re.search(f"{BEGIN}|{END}", SOLUTION.sub("", cell.source)):
             raise SourceError(f"{path}, cell {cell.id}: a BEGIN SOLUTION without its END SOLUTION, or the other way.")
-    parts = [f'"""The hidden tests of {name}. Made from source.ipynb by `make assignments`: edit that one."""']
-    parts += [test.removeprefix(HIDDEN).strip() for test in tests]
+    cells = [cell for cell in cells if not cell.source.startswith(HIDDEN)]
+    heading = f'"""The hidden tests of {name}. Made from source.ipynb by `make assignments`: edit that one."""'
     return {
-        path.with_name(f"{name}.ipynb"): _notebook(name, source, student=True),
-        path.with_name("solution.ipynb"): _notebook(name, source, student=False),
-        path.with_name("hidden_tests.py"): ("\n\n\n".join(parts) + "\n").encode(),
+        path.with_name(f"{name}.ipynb"): _notebook(name, cells, lambda gap, kind: gap["indent"] + GAP[kind]),
+        path.with_name("solution.ipynb"): _notebook(name, cells, lambda gap, kind: gap["body"].rstrip("\n")),
+        path.with_name("hidden_tests.py"): ("\n\n\n".join([heading, *tests]) + "\n").encode(),
     }
+
+
+def stale(name: str, folder: Path = FOLDER) -> dict[Path, bytes]:
+    """What is not there as the source gives it."""
+    made = build(name, folder).items()
+    return {path: content for path, content in made if not path.is_file() or path.read_bytes() != content}
 
 
 def build_all(folder: Path = FOLDER) -> list[Path]:
     """Write all that is made from sources; returns what has changed."""
-    changed = []
-    for name in names_of_assignments(folder):
-        for path, content in build(name, folder).items():
-            if not path.is_file() or path.read_bytes() != content:
-                write_atomically(path, content)
-                changed.append(path)
-    return changed
+    changed = {path: content for name in names_of_assignments(folder) for path, content in stale(name, folder).items()}
+    for path, content in changed.items():
+        write_atomically(path, content)
+    return list(changed)
 
 
-def _notebook(name: str, source: NotebookNode, student: bool) -> bytes:
+def _notebook(name: str, cells: list[NotebookNode], fill: Callable[[re.Match, str], str]) -> bytes:
+    """The notebook of these cells; `fill` gives what stands in a gap in a cell of this kind."""
     made = new_notebook()
     made.metadata = {
         "c2f": {"assignment": name},
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    kept = [cell for cell in source.cells if not cell.source.startswith(HIDDEN)]
-    for cell in kept:
-        cell = deepcopy(cell)
-        gap = GAP[cell.cell_type]
-        cell.source = SOLUTION.sub(
-            (lambda m, gap=gap: m["indent"] + gap) if student else (lambda m: m["body"].rstrip("\n")), cell.source
-        )
-        cell.metadata = {}
-        if cell.cell_type == "code":
+    for cell in deepcopy(cells):
+        kind = cell.cell_type
+        cell.source, cell.metadata = SOLUTION.sub(lambda gap, kind=kind: fill(gap, kind), cell.source), {}
+        if kind == "code":
             cell.outputs, cell.execution_count = [], None
         made.cells.append(cell)
     made.cells.insert(1, new_code_cell(COLAB, id="colab"))
     nbformat.validate(made)
     return (json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
-
-
-def solutions(name: str, folder: Path = FOLDER) -> list[str]:
-    """What stands between the marks of a source, one piece a gap."""
-    source = nbformat.read(folder / name / "source.ipynb", as_version=4)
-    return [match["body"] for cell in source.cells for match in SOLUTION.finditer(cell.source)]
 
 
 # ---- What students are given
@@ -112,34 +104,23 @@ def release(path: Path, assignments: list[str], folder: Path = FOLDER) -> list[s
 
     What goes in is listed, not what stays out: a file that is new somewhere else cannot slip in.
     """
-    for name in assignments:
-        for made, content in build(name, folder).items():
-            if not made.is_file() or made.read_bytes() != content:
-                raise SourceError(f"{made} is not what its source gives; run `make assignments` first.")
     root, members = folder.parents[1], {}
-    for file in _files(root):
-        if folder not in file.parents:
-            members[file.relative_to(root).as_posix()] = file.read_bytes()
     for name in assignments:
-        student = folder / name / f"{name}.ipynb"
-        members[f"notebooks/assignments/{name}.ipynb"] = student.read_bytes()
+        for made in stale(name, folder):
+            raise SourceError(f"{made} is not what its source gives; run `make assignments` first.")
+        members[f"notebooks/assignments/{name}.ipynb"] = folder / name / f"{name}.ipynb"
+    for included in INCLUDED:
+        for file in sorted((root / included).rglob("*")) or [root / included]:
+            inside = file.relative_to(root)
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
+            if file.is_file() and not hidden and folder not in file.parents:
+                members[inside.as_posix()] = file
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member, content in sorted(members.items()):
+        for member, file in sorted(members.items()):
             # one time for all files, so that the same kit gives the same zip
             entry = zipfile.ZipInfo(f"{ARCHIVE}/{member}", (2020, 1, 1, 0, 0, 0))
-            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
     unfinished.replace(path)
     return sorted(members)
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for name in INCLUDED:
-        path = root / name
-        if path.is_file():
-            yield path
-        for file in sorted(path.rglob("*")) if path.is_dir() else []:
-            hidden = any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(root).parts)
-            if file.is_file() and not hidden:
-                yield file

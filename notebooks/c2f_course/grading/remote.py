@@ -1,39 +1,36 @@
-"""Ask questions of code that is not trusted, in another process, and believe nothing but the data that comes back.
+"""Call code that is not trusted, in another process, and take nothing but plain data from it.
 
-A grader that runs in the student's own interpreter can be told anything by it: `assert`, torch and the checks
-themselves can be replaced there, and an object can claim to equal everything. So the student's code runs alone
-(`worker`), and the grader calls its functions from outside: arguments go over as plain data, results come back as
-plain data, and they are compared here. Nothing is unpickled; whatever bytes arrive, they become numbers,
-strings, lists and tensors, or an error in a sentence.
+A grader that runs in the student's own interpreter can be deceived there: `assert`, torch and the checks themselves
+can be replaced, and an object can claim to equal everything. So the student's code runs alone (`worker`); the grader
+calls its functions from outside, and compares here what comes back. Nothing is unpickled: all bytes that arrive become
+numbers, strings, lists and tensors, or an error.
 
-    message := length of the header (4 bytes, big endian), header (JSON), the tensors' bytes one after another
+    message := two lengths (4 bytes each, big endian), JSON, tensors in the safetensors format
 """
 
 import contextlib
 import functools
 import json
-import math
 import os
 import selectors
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-LARGEST_HEADER = 4 << 20  # bytes; what is longer is no answer to any question of ours
+LARGEST_JSON = 4 << 20  # bytes; no answer to a question of ours is longer
 LARGEST_TENSORS = 512 << 20
-DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-        torch.uint8, torch.bool,
-    )
-}  # fmt: skip
+DTYPES = (
+    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
+)  # fmt: skip
 
 
 class RemoteError(Exception):
@@ -41,7 +38,7 @@ class RemoteError(Exception):
 
 
 class RemoteGone(Exception):
-    """The student's process ended, ran out of time, or sent what is no message; nothing more can be asked of it."""
+    """The student's process ended, ran out of time, or sent no valid message; no more questions can be sent to it."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,15 @@ class Handle:
 # ---- Values as messages
 
 
-def pack(value: Any, keep: "Any" = None) -> bytes:
-    """A message. `keep(object)` -> Handle is asked for what is not plain data; without it that is a TypeError."""
-    tensors: list[Tensor] = []
-    header = {"value": _encode(value, tensors, keep)}
-    header["tensors"] = [[str(t.dtype).removeprefix("torch."), list(t.shape)] for t in tensors]
-    text = json.dumps(header).encode()
-    blobs = [t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for t in tensors if t.numel()]
-    return b"".join([struct.pack(">I", len(text)), text, *blobs])
+def pack(value: Any, keep: Callable[[Any], Handle] | None = None) -> bytes:
+    """A message. `keep` gives the handle of what is not plain data; without it that is a TypeError."""
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_encode(value, tensors, keep)).encode()
+    blob = safetensors.torch.save(tensors) if tensors else b""
+    return struct.pack(">II", len(text), len(blob)) + text + blob
 
 
-def _encode(value: Any, tensors: list[Tensor], keep: Any) -> Any:
+def _encode(value: Any, tensors: dict[str, Tensor], keep: Callable[[Any], Handle] | None) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.generic):
@@ -73,9 +68,10 @@ def _encode(value: Any, tensors: list[Tensor], keep: Any) -> Any:
     if isinstance(value, np.ndarray):
         with contextlib.suppress(TypeError):
             value = torch.from_numpy(np.ascontiguousarray(value))
-    if isinstance(value, Tensor) and value.dtype in DTYPES.values() and value.layout == torch.strided:
-        tensors.append(value.detach().cpu().resolve_conj().resolve_neg())
-        return {"tensor": len(tensors) - 1}
+    if isinstance(value, Tensor) and value.dtype in DTYPES and value.layout == torch.strided:
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
     if isinstance(value, Handle):
         return {"handle": value.number, "kind": value.kind}
     if isinstance(value, tuple | list):
@@ -88,42 +84,23 @@ def _encode(value: Any, tensors: list[Tensor], keep: Any) -> Any:
     return _encode(keep(value), tensors, None)
 
 
-def length_of_tensors(header: bytes) -> int:
-    """How many bytes follow a message's header. Raises an error of some kind for what is no header."""
-    sizes = [DTYPES[name].itemsize * math.prod(shape) for name, shape in json.loads(header)["tensors"]]
-    if any(size < 0 for size in sizes) or sum(sizes) > LARGEST_TENSORS:
-        raise ValueError("too large")
-    return sum(sizes)
+def read_message(take: Callable[[int], bytes], look_up: Callable[[int], Any] | None = None) -> Any:
+    """The value of the next message; ValueError for what is none. `take(n)` gives the next n bytes.
 
-
-def unpack(header: bytes, body: bytes, look_up: Any = None) -> Any:
-    """What a message says. `look_up(number)` gives a handle's object where it lives; elsewhere it stays a Handle.
-
-    Raises ValueError for whatever is no message.
+    `look_up(number)` gives a handle's object in the process where it is; elsewhere it stays a Handle.
     """
+    length, size = struct.unpack(">II", take(8))
+    if length > LARGEST_JSON or size > LARGEST_TENSORS:
+        raise ValueError("more than any answer needs")
+    text, blob = take(length), take(size)
     try:
-        told = json.loads(header)
-        tensors, at = [], 0
-        for name, shape in told["tensors"]:
-            dtype, size = DTYPES[name], math.prod(shape)
-            if min([0, *shape]) < 0 or len(shape) > 16:
-                raise ValueError("a tensor of no shape")
-            length = size * dtype.itemsize
-            blob = body[at : at + length]
-            if len(blob) != length:
-                raise ValueError("a tensor is cut off")
-            flat = torch.frombuffer(bytearray(blob), dtype=dtype) if length else torch.empty(0, dtype=dtype)
-            tensors.append(flat.reshape(shape))
-            at += length
-        return _decode(told["value"], tensors, look_up)
-    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError, UnicodeDecodeError) as error:
-        raise ValueError(f"this is no message: {error}") from None
+        return _decode(json.loads(text), safetensors.torch.load(blob) if blob else {}, look_up)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError):
+        raise ValueError("something that is no message") from None
 
 
-def _decode(value: Any, tensors: list[Tensor], look_up: Any) -> Any:
+def _decode(value: Any, tensors: dict[str, Tensor], look_up: Callable[[int], Any] | None) -> Any:
     if not isinstance(value, dict):
-        if isinstance(value, list):
-            raise ValueError("a bare list")
         return value
     if "tensor" in value:
         return tensors[value["tensor"]]
@@ -138,24 +115,20 @@ def _decode(value: Any, tensors: list[Tensor], look_up: Any) -> Any:
     raise ValueError("a value of no kind")
 
 
-# ---- The asking side
+# ---- The grader's side
 
 
 class Remote:
-    """The other process, as the grader sees it: two pipes, and a time by which everything must have been answered.
+    """The grader's ends of two pipes to the other process: the file descriptors `read` and `write`, closed by `close`.
 
-    Args:
-        read, write: file descriptors of the pipes; they are closed with this.
-        seconds: for one question, and never beyond `until`.
-        until: a `time.monotonic()` after which nothing is waited for.
+    An answer is waited for no longer than `seconds`, and never beyond `until`, a `time.monotonic()`.
     """
 
-    def __init__(self, read: int, write: int, seconds: float, until: float = math.inf) -> None:
+    def __init__(self, read: int, write: int, seconds: float, until: float = float("inf")) -> None:
         self.read, self.write, self.seconds, self.until = read, write, seconds, until
         os.set_blocking(read, False)
         os.set_blocking(write, False)
-        self.gone = False
-        """Whether nothing more can be asked of it."""
+        self.gone = False  # whether the process can answer no more questions
         self._buffer = bytearray()
         self._selector = selectors.DefaultSelector()
 
@@ -170,23 +143,29 @@ class Remote:
         deadline = min(time.monotonic() + (seconds or self.seconds), self.until)
         try:
             self._send(pack({"ask": what, "args": list(args)}), deadline)
-            answer = self._receive(deadline)
+            answer = read_message(functools.partial(self._take, deadline=deadline))
             if not isinstance(answer, dict) or not answer.keys() & {"result", "raised"}:
-                raise RemoteGone("it sent something that answers no question")
-        except RemoteGone:
+                raise ValueError("something that answers no question")
+        except (RemoteGone, ValueError) as error:
             self.gone = True
-            raise
+            raise (error if isinstance(error, RemoteGone) else RemoteGone(f"it sent {error}")) from None
         if "raised" in answer:
             raise RemoteError(str(answer["raised"])[:2000])
         return answer["result"]
 
-    def get(self, name: str) -> "Any":
-        """A name of the notebook: its value if that is plain data, else something to call. RemoteError without it."""
-        return self._wrap(self.ask("get", name))
+    def answers(self, names: Sequence[str], given: Mapping[str, str] | None = None) -> list[Any]:
+        """What the notebook defines under these names: plain data, or a RemoteObject. RemoteError without one of them.
 
-    def seed(self, seed: int) -> None:
-        """Seed the other process's generator, so that what it draws is known here."""
-        self.ask("seed", seed)
+        Until the next call `given`, name -> "module:attribute", stands there in place of the notebook's own. The other
+        process's generator is seeded with 0, so that what it draws is known here.
+        """
+        values = self.ask("answers", list(names), {name: place.split(":") for name, place in (given or {}).items()})
+        if not isinstance(values, list) or len(values) != len(names):
+            raise RemoteError("its answers are none")
+        return [self._wrap(value) for value in values]
+
+    def get(self, name: str) -> Any:
+        return self.answers([name])[0]
 
     def _wrap(self, value: Any) -> Any:
         return RemoteObject(self, value) if isinstance(value, Handle) else value
@@ -201,17 +180,6 @@ class Remote:
                 continue
             except OSError:
                 raise RemoteGone("it has ended") from None
-
-    def _receive(self, deadline: float) -> Any:
-        (length,) = struct.unpack(">I", self._take(4, deadline))
-        if length > LARGEST_HEADER:
-            raise RemoteGone("it sent more than any answer needs")
-        header = self._take(length, deadline)
-        try:
-            length = length_of_tensors(header)
-            return unpack(header, self._take(length, deadline))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            raise RemoteGone("it sent something that is no message") from None
 
     def _take(self, count: int, deadline: float) -> bytes:
         while len(self._buffer) < count:
@@ -243,7 +211,7 @@ class RemoteObject:
 
     @property
     def kind(self) -> str:
-        """The name of its type, as the other process tells it: "function", "type", …"""
+        """The name of its type, as the other process gives it: "function"; "type" for every class; …"""
         return self._handle.kind
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -263,19 +231,16 @@ class RemoteObject:
             raise AttributeError(name)
         return self._remote._wrap(self._remote.ask("attribute", self._handle, name))
 
-    def __repr__(self) -> str:
-        return f"<{self._handle.kind} in the other process>"
-
 
 def _plain(values: Any) -> list[Any]:
     return [value._handle if isinstance(value, RemoteObject) else value for value in values]
 
 
 def beside(probe: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function of this package run where its arguments live: here, or in the process of a RemoteObject.
+    """Let a function of this package run in the process of its arguments: here, or that of a RemoteObject.
 
-    What a check has to do with more than plain data (build a student's module, take a gradient) goes into such a
-    probe. It gives back plain data, and what comes from another process is trusted no more than any other answer.
+    What a check needs beyond plain data (a student's module, a gradient) goes into such a probe. It returns plain data,
+    and what comes from another process is trusted no more than any other answer.
     """
 
     @functools.wraps(probe)

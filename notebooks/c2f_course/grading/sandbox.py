@@ -1,15 +1,17 @@
 """Run a student's notebook where it can reach nothing: no network, no other file, no other process (bubblewrap).
 
-    with Submission(path, Limits()) as student:
-        student.ask("errors")
-        student.get("layer_norm")(x)
+    with run_submission(code, Limits()) as remote:
+        remote.ask("errors")
+        remote.get("layer_norm")(x)
 
 Inside, the file system holds Python, its packages, c2f and c2f_course without the rest of the repository, the kit's
-data, and the one notebook, all of it read-only; /tmp is small and in memory. What is promised, and what is not, is in
-docs/threat_model.md.
+data, and the one notebook's code, all of it read-only; /tmp is small and in memory. docs/threat_model.md says what is
+promised, and what is not.
 """
 
+import contextlib
 import errno
+import json
 import os
 import platform
 import shutil
@@ -18,14 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import c2f
 import c2f_course
 from c2f.files import data_folder
-from c2f.models.weights import weights_folders
 from c2f_course.grading.remote import Remote
 
 GIB = 1 << 30
@@ -37,20 +38,15 @@ class SandboxError(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use."""
+    """What one submission may use, and whether it runs in the sandbox."""
 
-    seconds: float = 120.0
-    """Of wall-clock time, for the notebook and all questions together."""
-    cell_seconds: int = 30
-    """For one cell of the notebook; then it is interrupted, and the cells below it run."""
-    answer_seconds: float = 20.0
-    """For one question."""
-    memory: int = 4 * GIB
-    """Bytes of its own; beside that it may map files, such as torch's libraries."""
-    disk: int = GIB // 4
-    """Bytes in /tmp, and of its largest file."""
-    threads: int = 1
-    """That torch computes with."""
+    seconds: float = 120.0  # of wall-clock time, for the notebook and all questions together
+    cell_seconds: int = 30  # for one cell of the notebook; then it is interrupted, and the cells below it run
+    answer_seconds: float = 20.0  # for one question
+    memory: int = 4 * GIB  # bytes of its own; beside that it may map files, such as torch's libraries
+    disk: int = GIB // 4  # bytes in /tmp, and of its largest file
+    threads: int = 1  # for torch
+    sandboxed: bool = True  # without, it runs as you, with all that you may do: only for code that you trust
 
     def apply(self) -> None:
         """Called in the worker, before any of the student's code: from here on nobody can raise these again."""
@@ -66,60 +62,50 @@ class Limits:
             resource.setrlimit(what, (value, value))
 
 
-class Submission:
-    """A student's process. Made with `with`; at its end the process and whatever it started are gone.
-
-    Args:
-        notebook: the file; it is copied before anything runs.
-        limits: of time, memory, disk.
-        sandboxed: without, it runs as you, with all that you may do: only for code that you would run anyway.
+@contextlib.contextmanager
+def run_submission(code: Sequence[str], limits: Limits) -> Iterator[Remote]:
+    """The process that runs the code cells of a notebook; afterwards it and all that it started are gone.
 
     Raises SandboxError where there is no bubblewrap, and where this system can run no submission at all.
     """
-
-    def __init__(self, notebook: Path, limits: Limits | None = None, sandboxed: bool = True) -> None:
-        self.notebook, self.limits, self.sandboxed = Path(notebook), limits or Limits(), sandboxed
-        if why := why_not() if sandboxed else why_nothing_runs():
-            raise SandboxError(why)
-
-    def __enter__(self) -> Remote:
-        self._folder = tempfile.TemporaryDirectory(prefix="c2f-")
-        copy = Path(self._folder.name, "answer.ipynb")
-        shutil.copyfile(self.notebook, copy)
+    if why := why_not(limits.sandboxed):
+        raise SandboxError(why)
+    with tempfile.TemporaryDirectory(prefix="c2f-") as folder:
+        cells = Path(folder, "answer.json")
+        cells.write_text(json.dumps(list(code)))
         to_read, from_write = os.pipe()
         from_read, to_write = os.pipe()
         passed = [from_read, from_write]
         try:
             command = [sys.executable, "-m", "c2f_course.grading.worker"]
-            command += ["/answer.ipynb" if self.sandboxed else str(copy), str(from_read), str(from_write)]
-            limits = self.limits
+            command += ["/answer.json" if limits.sandboxed else str(cells), str(from_read), str(from_write)]
             command += map(str, (limits.memory, limits.disk, limits.threads, limits.cell_seconds))
-            if self.sandboxed:
-                filter_ = _filter_file()
-                passed.append(filter_)
-                command = [*_bubblewrap(copy, self.limits, filter_), *command]
-            self._process = subprocess.Popen(
+            if limits.sandboxed:
+                passed.append(_filter_file())
+                command = [*_bubblewrap(cells, limits, passed[-1]), *command]
+            process = subprocess.Popen(
                 command, pass_fds=passed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, start_new_session=True, cwd=self._folder.name,
+                stderr=subprocess.DEVNULL, start_new_session=True, cwd=folder,
             )  # fmt: skip
         finally:
             for pipe in passed:
                 os.close(pipe)
-        until = time.monotonic() + self.limits.seconds
-        self._remote = Remote(to_read, to_write, self.limits.answer_seconds, until)
-        return self._remote
-
-    def __exit__(self, *raised: Any) -> None:
-        self._remote.close()
-        self._process.kill()  # and with it, its namespace of processes
-        self._process.wait()
-        self._folder.cleanup()
+        remote = Remote(to_read, to_write, limits.answer_seconds, time.monotonic() + limits.seconds)
+        try:
+            yield remote
+        finally:
+            remote.close()
+            process.kill()  # and with it, its namespace of processes
+            process.wait()
 
 
-def why_not() -> str | None:
-    """Why there can be no sandbox here, and what would help; None where there can be one."""
-    if why := why_nothing_runs():
-        return why
+def why_not(sandboxed: bool = True) -> str | None:
+    """Why no submission can be run here, in the sandbox or without, and what would help; None where it can."""
+    # Limits, alarms and the pipes to a submission's process: Windows has none of them.
+    if platform.system() == "Windows":
+        return "grading needs Linux: install WSL (`wsl --install`), and run the same command there."
+    if not sandboxed:
+        return None
     if platform.system() != "Linux":
         return "the sandbox needs Linux (a virtual machine will do); or grade with --no-sandbox what you trust."
     if shutil.which("bwrap") is None:
@@ -133,15 +119,9 @@ def why_not() -> str | None:
     return None
 
 
-def why_nothing_runs() -> str | None:
-    """Why not even a submission that is trusted can be run here; None where it can."""
-    # Limits, alarms and the pipes to a submission's process: Windows has none of them.
-    if platform.system() == "Windows":
-        return "grading needs Linux: install WSL (`wsl --install`), and run the same command there."
-    return None
+def _bubblewrap(code: Path, limits: Limits, filter_: int) -> list[str]:
+    from c2f.models.weights import weights_folders  # seconds of import that the worker does not have to wait for
 
-
-def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
     packages = [Path(package.__file__).parent for package in (c2f, c2f_course)]
     seen = {Path("/usr"), Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}
     seen |= set(packages)
@@ -157,7 +137,7 @@ def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
             command += ["--ro-bind", str(path), str(path)]
     for file in ("/etc/ld.so.cache", "/etc/localtime"):
         command += ["--ro-bind-try", file, file]
-    command += ["--ro-bind", str(notebook), "/answer.ipynb", "--proc", "/proc", "--dev", "/dev"]
+    command += ["--ro-bind", str(code), "/answer.json", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--size", str(limits.disk), "--tmpfs", folder]
     for path in sorted(seen):  # after /tmp, which may hold them, too
@@ -169,43 +149,43 @@ def _bubblewrap(notebook: Path, limits: Limits, filter_: int) -> list[str]:
     }  # fmt: skip
     for name, value in settings.items():
         command += ["--setenv", name, value]
-    # What bubblewrap itself made to hang all this in is memory, too; nobody shall fill it.
-    return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--seccomp", str(filter_)]
+    # What bubblewrap made itself is memory, which nobody may fill; and root must not write into /proc/sys.
+    for folder in ("/proc", "/dev", "/"):
+        command += ["--remount-ro", folder]
+    return [*command, "--chdir", "/tmp", "--seccomp", str(filter_)]
 
 
 # ---- A filter of system calls: threads may be started, processes may not
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_… of linux/audit.h
-CLONE = {"x86_64": 56, "aarch64": 220}
+CLONE, MMAP = {"x86_64": 56, "aarch64": 220}, {"x86_64": 9, "aarch64": 222}
 CLONE3, CLONE_THREAD = 435, 0x00010000
-REFUSED = {  # number on x86_64, on aarch64: processes, and what has no business in an assignment
+SHARED_ANONYMOUS, ITS_BITS = 0x21, 0x2F  # memory that the limit on data does not count
+REFUSED = {  # number on x86_64, on aarch64: processes, memory of that kind, and what no assignment needs
     "fork": (57, None), "vfork": (58, None), "ptrace": (101, 117), "mount": (165, 40), "unshare": (272, 97),
     "setns": (308, 268), "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241),
     "io_uring_setup": (425, 425), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194),
 }  # fmt: skip
 
 
 def system_call_filter(machine: str) -> bytes:
     """The filter as classic BPF, for `bwrap --seccomp` (see seccomp(2) and linux/filter.h)."""
-    load, equal, any_bit, give = 0x20, 0x15, 0x45, 0x06
-    allow, kill = 0x7FFF0000, 0x80000000
-
-    def refuse(number: int) -> int:
-        return 0x00050000 | number
-
+    load, equal, any_bit, bits, give = 0x20, 0x15, 0x45, 0x54, 0x06  # each with two jumps and a number
+    allow, kill, refuse = (give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x80000000), (give, 0, 0, 0x00050000 | errno.EPERM)
     column = list(ARCHITECTURES).index(machine)
-    numbers = [pair[column] for pair in REFUSED.values() if pair[column] is not None]
     program = [
-        (load, 0, 0, 4), (equal, 1, 0, ARCHITECTURES[machine]), (give, 0, 0, kill),  # another architecture's calls
+        (load, 0, 0, 4), (equal, 1, 0, ARCHITECTURES[machine]), kill,  # another architecture's calls
         (load, 0, 0, 0),
         # clone3 keeps its flags where a filter cannot read them: "not there", and the C library takes clone instead
-        (equal, 0, 1, CLONE3), (give, 0, 0, refuse(errno.ENOSYS)),
+        (equal, 0, 1, CLONE3), (give, 0, 0, 0x00050000 | errno.ENOSYS),
     ]  # fmt: skip
-    for number in numbers:
-        program += [(equal, 0, 1, number), (give, 0, 0, refuse(errno.EPERM))]
+    for number in (pair[column] for pair in REFUSED.values() if pair[column] is not None):
+        program += [(equal, 0, 1, number), refuse]
     program += [
-        (equal, 0, 3, CLONE[machine]), (load, 0, 0, 16), (any_bit, 1, 0, CLONE_THREAD),
-        (give, 0, 0, refuse(errno.EPERM)), (give, 0, 0, allow),
+        (equal, 0, 5, MMAP[machine]), (load, 0, 0, 40), (bits, 0, 0, ITS_BITS), (equal, 0, 1, SHARED_ANONYMOUS),
+        refuse, allow,
+        (equal, 0, 3, CLONE[machine]), (load, 0, 0, 16), (any_bit, 1, 0, CLONE_THREAD), refuse, allow,
     ]  # fmt: skip
     return b"".join(struct.pack("HBBI", *line) for line in program)
 

@@ -1,23 +1,26 @@
 """The other process: runs a student's notebook, then answers the grader's questions about it (`remote`).
 
-    python -m c2f_course.grading.worker NOTEBOOK READ WRITE MEMORY DISK THREADS SECONDS
+    python -m c2f_course.grading.worker CODE READ WRITE MEMORY DISK THREADS SECONDS
 
-It is started inside the sandbox and trusted in nothing. A cell that raises, or takes too long, does not stop the cells
-below it. READ and WRITE are the pipes' file descriptors; the notebook's own output goes where the sandbox sends it.
+It is started inside the sandbox, and nothing in it is trusted. A cell that raises, or takes too long, does not stop the
+cells below it. CODE is a JSON file with the source of each code cell; READ and WRITE are file descriptors of pipes. The
+notebook's output goes where the sandbox sends it.
 """
+
+import __future__
 
 import importlib
 import json
+import linecache
 import os
 import re
 import signal
-import struct
 import sys
 import traceback
 from typing import Any
 from unittest.mock import MagicMock
 
-from c2f_course.grading.remote import Handle, length_of_tensors, pack, unpack
+from c2f_course.grading.remote import Handle, pack, read_message
 from c2f_course.grading.sandbox import Limits
 
 
@@ -31,21 +34,21 @@ def as_python(source: str) -> str:
     return TransformerManager().transform_cell(re.sub(r"\A(\s*)%%.*", r"\1pass", source))
 
 
-def run_notebook(path: str, names: dict[str, Any], seconds: int) -> list[str]:
-    """Run the code cells in `names`, each for so many seconds. Returns a sentence for each that raised."""
-    with open(path, encoding="utf-8") as file:
-        cells = json.load(file)["cells"]
-    wrong = []
-    for number, cell in enumerate(cells):
-        if cell.get("cell_type") != "code":
-            continue
-        source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-        # Kindness, not a guard: code that means to can catch this. The guard is the sandbox's wall clock.
+def run_cells(cells: list[str], names: dict[str, Any], seconds: int) -> list[str]:
+    """Run code cells in `names`, each for so many seconds. Returns a sentence for each that raised, counted from 1."""
+    wrong, future = [], 0
+    for number, cell in enumerate(cells, 1):
+        name = f"<cell {number}>"
+        # Honest code is helped by this alarm; code that wants to can catch it. The guard is the sandbox's wall clock.
         signal.alarm(seconds)
         try:
-            exec(compile(as_python(source), f"<cell {number}>", "exec"), names)
+            source = as_python(cell)
+            linecache.cache[name] = (len(source), None, source.splitlines(True), name)  # torch.jit.script reads it
+            code = compile(source, name, "exec", future, dont_inherit=True)
+            future |= code.co_flags & __future__.annotations.compiler_flag  # it holds for the cells below, as in Lab
+            exec(code, names)
         except Exception as error:
-            wrong.append(f"cell {number} raised {_say(error)}")
+            wrong.append(f"cell {number} raised {_describe(error)}")
         except SystemExit:
             wrong.append(f"cell {number} called exit")
         finally:
@@ -66,42 +69,49 @@ def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> Non
 
     def keep(value: Any) -> Handle:
         objects.append(value)
-        return Handle(len(objects) - 1, type(value).__name__)
+        # A class is a class, also where its own type is ABCMeta.
+        return Handle(len(objects) - 1, "type" if isinstance(value, type) else type(value).__name__)
 
     def answer(what: str, args: list[Any]) -> Any:
         match what:
             case "errors":
                 return wrong
-            case "get":
-                if args[0] not in names:
-                    raise NameError(f"the notebook defines no {args[0]}")
-                return names[args[0]]
+            case "answers":
+                wanted, given = args
+                torch.manual_seed(0)
+                names.update(replaced)
+                replaced.clear()
+                replaced.update({name: names[name] for name in given if name in names})
+                for name, (module, attribute) in given.items():
+                    names[name] = getattr(importlib.import_module(module), attribute)
+                if missing := [name for name in wanted if name not in names]:
+                    raise NameError(f"the notebook defines no {missing[0]}")
+                return [names[name] for name in wanted]
             case "call":
                 return _call(*args)
             case "probe":
                 return getattr(importlib.import_module(args[0]), args[1])(*args[2])
             case "attribute":
                 return getattr(args[0], args[1])
-            case "put":
-                names.update(replaced)
-                replaced.clear()
-                replaced.update({name: names[name] for name in args[0] if name in names})
-                for name, place in args[0].items():
-                    module, attribute = place.split(":")
-                    names[name] = getattr(importlib.import_module(module), attribute)
-                return None
-            case "seed":
-                torch.manual_seed(args[0])
-                return None
         raise ValueError(what)
 
-    while header := _exactly(read, 4):
-        text = _exactly(read, struct.unpack(">I", header)[0])
-        question = unpack(text, _exactly(read, length_of_tensors(text)), objects.__getitem__)
+    def take(count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            if not (some := os.read(read, count - len(parts))):
+                raise EOFError
+            parts += some
+        return bytes(parts)
+
+    while True:
+        try:
+            question = read_message(take, objects.__getitem__)
+        except EOFError:
+            return
         try:
             reply = pack({"result": answer(question["ask"], question["args"])}, keep)
         except Exception as error:
-            reply = pack({"raised": _say(error)})
+            reply = pack({"raised": _describe(error)})
         while reply:
             reply = reply[os.write(write, reply) :]
 
@@ -116,20 +126,10 @@ def _call(function: Any, args: list[Any], named: dict[str, Any]) -> list[Any]:
     return [result, changed]
 
 
-def _say(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith("<cell")]
     where = f" (line {frames[-1].lineno} of {frames[-1].filename[1:-1]})" if frames else ""
     return f"{type(error).__name__}: {error}"[:1000] + where
-
-
-def _exactly(pipe: int, count: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
-        some = os.read(pipe, count - len(parts))
-        if not some:
-            return b""
-        parts += some
-    return bytes(parts)
 
 
 def main() -> None:
@@ -139,10 +139,11 @@ def main() -> None:
     torch.set_num_threads(threads)
     Limits(memory=memory, disk=disk).apply()  # after torch, which maps much
     signal.signal(signal.SIGALRM, _too_long)
-    # A notebook's conveniences (`%matplotlib inline`, `torch.rand?`, `files = !ls`) are calls of it, and do nothing.
-    names: dict[str, Any] = {"__name__": "__main__", "get_ipython": MagicMock()}
-    wrong = run_notebook(path, names, seconds)
-    serve(names, wrong, read, write)
+    # A notebook's conveniences (`%matplotlib inline`, `torch.rand?`, `files = !ls`, `display(x)`) do nothing here.
+    names: dict[str, Any] = {"__name__": "__main__", "get_ipython": MagicMock(), "display": MagicMock()}
+    with open(path, encoding="utf-8") as file:
+        cells = json.load(file)
+    serve(names, run_cells(cells, names, seconds), read, write)
 
 
 if __name__ == "__main__":

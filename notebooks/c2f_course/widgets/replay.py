@@ -102,8 +102,8 @@ class TrainingReplay(Explorer):
             change = (now - first).norm() / first.norm().clamp(min=1e-12)
             told.append(
                 f"{each.model} at step {step:,} of {len(each.losses):,}: training loss {losses[step - 1]:.2f}, "
-                f"{reached}; {kernel[0]} of stage {frames.stage} has changed by {100 * change:.0f} % of its first size, "
-                f"and {map_[0]} runs from {number(map_[1][frame].min())} to {number(map_[1][frame].max())}."
+                f"{reached}; {kernel[0]} of stage {frames.stage} has changed by {100 * change:.0f} % of its first "
+                f"size, and {map_[0]} runs from {number(map_[1][frame].min())} to {number(map_[1][frame].max())}."
             )
         return "Recorded, not trained here. " + " ".join(told)
 

@@ -6,14 +6,6 @@
 from pathlib import Path
 
 KINDS: dict[str, str] = {
-    "endless loop": "while True: pass",
-    "endless loop that ignores signals": (
-        "import signal\n"
-        "for s in range(1, 65):\n"
-        "    try: signal.signal(s, signal.SIG_IGN)\n"
-        "    except (OSError, ValueError): pass\n"
-        "while True: pass"
-    ),
     "endless printing": "while True: print('x' * 1000)",
     "fork bomb": (
         "import os, subprocess, sys, multiprocessing\n"
@@ -40,15 +32,12 @@ KINDS: dict[str, str] = {
         "socket.create_connection(('127.0.0.1', {port}), 2).sendall(b'hello')"
     ),
     "read of the hidden tests": (
-        "import glob, os\n"
-        "found = []\n"
-        "for top in ('/', {tests!r}, {siblings!r}, {grades!r}, '/proc/1/root', '/proc/1/cwd'):\n"
+        "import os\n"
+        "if any(map(os.path.exists, ({tests!r}, {siblings!r}, {grades!r}))):\n"
+        "    layer_norm = None  # what it would do with them, we shall see in the points\n"
+        "for top in ('/proc/1/root/home', '/proc/1/root/root', '/proc/1/cwd', '/tmp', '/home', '/root', '/'):\n"
         "    for folder, _, files in os.walk(top):\n"
-        "        found += [os.path.join(folder, f) for f in files if f == 'hidden_tests.py' or f.endswith('.ipynb')]\n"
-        "        if folder.count('/') > 8: break\n"
-        "stolen = [open(f).read() for f in found if 'answer.ipynb' not in f]\n"
-        "if stolen or os.path.exists({tests!r}):\n"
-        "    layer_norm = None  # what it would do with them, we shall see in the points"
+        "        if {'hidden_tests.py', 'anna.ipynb'} & {*files}: layer_norm = None"
     ),
     "overwrite of the grade book and of siblings": (
         "import os, pathlib, shutil\n"
@@ -107,6 +96,17 @@ KINDS: dict[str, str] = {
         "subprocess.Popen(['sleep', '4321'], start_new_session=True)"
     ),
 }
+
+TOGETHER = {  # name of a notebook -> what it tries, one cell each: what ends or spoils the process is alone
+    "attempts": [
+        "endless printing", "fork bomb", "memory bomb", "disk bomb", "network call",
+        "read of the hidden tests", "overwrite of the grade book and of siblings", "a process that outlives its cell",
+    ],
+    "patched": ["all checks patched, and an object that equals everything"],
+    "exit": ["os._exit"],
+    "segfault": ["segfault in an answer"],
+    "forged": ["a forged result"],
+}  # fmt: skip
 
 
 def cell(kind: str, *, port: int, tests: Path, siblings: Path, grades: Path) -> str:

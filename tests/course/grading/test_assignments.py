@@ -5,33 +5,37 @@ import importlib.util
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from c2f_course.grading import sandbox
+from c2f.training.sources.dataset import Split
+from c2f_course.grading import contest, sandbox
+from c2f_course.grading.answer_code import answer_sources, used_names
 from c2f_course.grading.assignment import (
     FOLDER,
-    Assignment,
+    HiddenTest,
     Question,
-    answer_sources,
     load_assignment,
     names_of_assignments,
-    used_names,
 )  # fmt: skip
 from c2f_course.grading.grade import Student, grade_notebook, judge
-from c2f_course.grading.release import COLAB, SourceError, build, build_all, release, solutions
+from c2f_course.grading.release import COLAB, SOLUTION, SourceError, build, build_all, release, stale
+from c2f_course.grading.remote import RemoteError
 from c2f_course.grading.sandbox import Limits
+from c2f_course.tasks.assignment_4 import contest as contest_question
 
 NAMES = names_of_assignments()
 MUTANTS = Path(__file__).parent / "mutants"
-SANDBOXED = sandbox.why_not() is None
-LIMITS = Limits(seconds=280, answer_seconds=120)  # of a busy machine's time
+LIMITS = Limits(seconds=280, answer_seconds=120, sandboxed=False)  # of a busy machine's time
 
 
 def mutants_of(name: str) -> list[tuple[str, str, tuple[str, str], float, str]]:
@@ -46,10 +50,15 @@ def code_of(path: Path) -> list[str]:
     return [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" and c.source != COLAB]
 
 
+def solutions(name: str) -> list[str]:
+    """What stands between the marks of a source, one piece per gap."""
+    source = nbformat.read(FOLDER / name / "source.ipynb", as_version=4)
+    return [match["body"] for cell in source.cells for match in SOLUTION.finditer(cell.source)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_committed_is_what_the_source_gives(name: str) -> None:
-    stale = [path.name for path, content in build(name).items() if not path.is_file() or path.read_bytes() != content]
-    assert stale == [], "make assignments writes them"
+    assert [path.name for path in stale(name)] == [], "make assignments writes them"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,56 +81,116 @@ def test_a_student_is_given_no_solution_and_no_hidden_test(name: str) -> None:
     assert gaps == len(solutions(name))
 
 
-def graded(path: Path, assignment: Assignment) -> tuple[dict[str, float], list[str]]:
-    result = grade_notebook(path, assignment, limits=None if SANDBOXED else LIMITS, sandboxed=SANDBOXED)
+def without_checks(cells: list[str]) -> list[str]:
+    """Without the lines that ask the public checks, which the grader asks as well."""
+    return [re.sub(r"^checks\..*", "", cell, flags=re.MULTILINE) for cell in cells]
+
+
+def stripes(count: int, seed: int) -> Split:
+    """Images that a few batches teach: the class is how many stripes there are, and which way they run."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 10
+    waves = torch.arange(32)[None] * torch.tensor([1, 3, 5, 8, 12])[labels % 5, None] / 32
+    waves = (2 * torch.pi * (waves + torch.rand(count, 1, generator=draw))).sin()
+    lying = (labels < 5)[:, None, None]
+    image = torch.where(lying, waves[:, :, None].expand(-1, 32, 32), waves[:, None, :].expand(-1, 32, 32))
+    noise = 8 * torch.randn(count, 3, 32, 32, generator=draw)
+    return Split((128 + 60 * image[:, None] + noise).clamp(0, 255).to(torch.uint8), labels)
+
+
+def easily(tests: Iterable[HiddenTest]) -> list[HiddenTest]:
+    """The hidden tests, the contest's with few images, of stripes: its rules are the same.
+
+    What the solution reaches on the true images is in data/results/contest.
+    """
+    return [in_an_easy_contest(test) if test.question is contest_question else test for test in tests]
+
+
+def in_an_easy_contest(test: HiddenTest) -> HiddenTest:
+    def run(student: Student) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(contest, "practice_split", lambda: contest.Practice(stripes(800, 0), stripes(200, 1)))
+            patch.setattr(contest, "hidden_split", lambda seed: stripes(200, 2))
+            patch.setattr(contest, "compete", partial(contest.compete, images_seen=1600))
+            return test.run(student)
+
+    return replace(test, run=run)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solution_has_all_points(name: str, tmp_path: Path) -> None:
+    assignment = load_assignment(name)
+    tests = tuple(easily(assignment.tests))
+    limits = assignment.limits if sandbox.why_not() is None else LIMITS
+    notebook = nbformat.read(assignment.folder / "solution.ipynb", as_version=4)
+    for cell in notebook.cells:
+        (cell.source,) = without_checks([cell.source])
+    nbformat.write(notebook, tmp_path / "solution.ipynb")
+    result = grade_notebook(tmp_path / "solution.ipynb", replace(assignment, tests=tests, limits=limits))
     assert result.state == "graded", result.note
-    return {question.number: question.points for question in result.questions}, result.cells
+    points = {question.number: question.points for question in result.questions}
+    assert points == {q.number: 0 if q.by_a_person else q.points for q in assignment.questions}, result
+    assert result.cells == []
+
+
+class Here:
+    """A notebook that runs in this process: it is judged in the same way, and nothing has to start."""
+
+    def __init__(self, cells: list[str]) -> None:
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        for cell in cells:
+            with contextlib.suppress(Exception):
+                exec(cell, self.names)
+
+    def answers(self, question: Question) -> list[Any]:
+        if missing := [name for name in question.answers if name not in self.names]:
+            raise RemoteError(f"the notebook defines no {missing[0]}")
+        return [self.names[name] for name in question.answers]
+
+    def fresh(self) -> "contextlib.AbstractContextManager[Here]":
+        return contextlib.nullcontext(self)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_solution_has_all_points(name: str) -> None:
+def test_a_blank_one_has_none(name: str) -> None:
     assignment = load_assignment(name)
-    points, raised = graded(assignment.folder / "solution.ipynb", assignment)
-    assert points == {q.number: 0 if q.by_a_person else q.points for q in assignment.questions}
-    assert raised == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_blank_one_has_none(name: str, tmp_path: Path) -> None:
-    assignment = load_assignment(name)
-    notebook = nbformat.read(assignment.student_notebook, as_version=4)
-    notebook.cells.append(new_code_cell("begun = True"))
-    nbformat.write(notebook, tmp_path / "blank.ipynb")
-    points, _ = graded(tmp_path / "blank.ipynb", assignment)
-    assert points == {question.number: 0 for question in assignment.questions}
+    blank = Here(without_checks(code_of(assignment.student_notebook)))
+    plt.close("all")
+    for question in assignment.questions:
+        if not question.by_a_person:
+            result = judge(question, assignment.tests_of(question), blank, [])
+            assert result.points == 0 and result.state != "passed", result
 
 
 class Renamed:
-    """The student whose answers are called otherwise: all wrong ones are asked in one process."""
+    """The student whose answers are called otherwise: all wrong ones are asked in one process, `fresh` is one other."""
 
-    def __init__(self, student: Student, names: dict[str, str]) -> None:
-        self.student, self.names = student, names
+    def __init__(self, student: Student, other: Student, names: dict[str, str]) -> None:
+        self.student, self.other, self.names = student, other, names
 
     def answers(self, question: Question) -> list[Any]:
         return self.student.answers(replace(question, answers=tuple(self.names[name] for name in question.answers)))
 
     @contextlib.contextmanager
     def fresh(self) -> Iterator["Renamed"]:
-        with self.student.fresh() as other:
-            yield Renamed(other, self.names)
+        yield Renamed(self.other, self.student, self.names)
+
+
+# Of the network that the wrong answers to assignment 4 have around them: a smaller one shows the same mistakes.
+SMALLER = {"4_beat_swin": ("dim, depth = 64, 4", "dim, depth = 24, 1")}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_each_wrong_answer_gets_its_points_and_its_hint(name: str, tmp_path: Path) -> None:
+def test_each_wrong_answer_gets_its_points_and_its_hint(name: str) -> None:
     assignment, mutants = load_assignment(name), mutants_of(name)
     questions = {question.number: question for question in assignment.questions}
     counts = {number: sum(mutant[0] == number for mutant in mutants) for number in questions}
     assert all(count >= 5 for number, count in counts.items() if not questions[number].by_a_person), counts
-    cells = [
-        re.sub(r"^checks\..*", "", cell, flags=re.MULTILINE) for cell in code_of(assignment.folder / "solution.ipynb")
-    ]
+    cells = without_checks(code_of(assignment.folder / "solution.ipynb"))
     mutated: list[tuple[str, dict[str, str], list[str]]] = []
+    small = SMALLER.get(name, ("", ""))
+    tests = {number: easily(assignment.tests_of(question)) for number, question in questions.items()}
     for number, (asked, wrong, (old, new), _, _) in enumerate(mutants):
         answers = questions[asked].answers
         defining = re.compile(rf"^(def|class) ({'|'.join(answers)})\b|^({'|'.join(answers)}) =", re.MULTILINE)
@@ -133,15 +202,14 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str, tmp_path: Pat
         together = "\n".join(cell if i == at else other for i, other in enumerate(cells) if defining.search(other))
         names = {answer: f"wrong_{number}_{answer}" for answer in answers}
         bound = "".join(f"\n{renamed} = space[{answer!r}]" for answer, renamed in names.items())
-        run = f"space = dict(globals())\nexec({together!r}, space){bound}"
-        mutated.append((run, names, answer_sources([*cells[:at], cell, *cells[at + 1 :]], questions[asked])))
-    notebook = new_notebook(cells=[new_code_cell(cell) for cell in [*cells, *(run for run, _, _ in mutated)]])
-    nbformat.write(notebook, tmp_path / "mutants.ipynb")
+        run = f"space = dict(globals())\nexec({together.replace(*small)!r}, space){bound}"
+        mutated.append((run, names, questions[asked].forbidden_in([*cells[:at], cell, *cells[at + 1 :]])))
+    cells = [cell.replace(*small) for cell in cells]
     failed = []
-    with Student(tmp_path / "mutants.ipynb", LIMITS, sandboxed=False) as student:
-        for (asked, wrong, _, points, hint), (_, names, sources) in zip(mutants, mutated, strict=True):
+    with Student([*cells, *(run for run, _, _ in mutated)], LIMITS) as student, student.fresh() as other:
+        for (asked, wrong, _, points, hint), (_, names, forbidden) in zip(mutants, mutated, strict=True):
             question = questions[asked]
-            result = judge(question, assignment.tests_of(question), Renamed(student, names), sources)
+            result = judge(question, tests[question.number], Renamed(student, other, names), forbidden)
             told = [result.message, *(test.message for test in result.tests)]
             if result.points != points or not any(re.search(hint, message) for message in told):
                 failed.append(f"{asked}, {wrong}: {result.points:g} points and not {points:g}; {told}")
@@ -264,16 +332,14 @@ def test_an_answer_is_its_definition_and_what_that_uses() -> None:
     cells = ["from torch.nn import functional as G\nimport os", "def helper(x): return G.relu(x)", "def other(): "
      "return os.name",
              "!ls\ndef answer(x):\n    return helper(x)", "def answer(x):\n    return helper(x) + 1"]  # fmt: skip
-    asked = Question("1", "", "easy", 1, str, answers=("answer",))
-    pieces = "\n".join(answer_sources(cells, asked))
+    pieces = "\n".join(answer_sources(cells, ["answer"]))
     assert "functional as G" in pieces and "def helper" in pieces and pieces.count("def answer") == 2
     assert "other" not in pieces and "os" not in pieces
-    assert "def helper" not in "\n".join(answer_sources(cells, replace(asked, given={"helper": "c2f:create_model"})))
+    assert "def helper" not in "\n".join(answer_sources(cells, ["answer"], ["helper"]))
 
 
 def test_a_name_that_a_function_has_for_itself_is_not_the_notebooks() -> None:
     cells = ["loss = F.cross_entropy(x, y)\nscale = G.layer_norm",
              "def answer(x):\n    loss = x.mean()\n    return [scale(z) for z in x] + [loss]"]  # fmt: skip
-    asked = Question("1", "", "easy", 1, str, answers=("answer",))
-    pieces = "\n".join(answer_sources(cells, asked))
+    pieces = "\n".join(answer_sources(cells, ["answer"]))
     assert "cross_entropy" not in pieces and "layer_norm" in pieces

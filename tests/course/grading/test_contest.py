@@ -1,8 +1,10 @@
 """The contest of assignment 4: its images, its budgets, what it refuses, and right answers written in other ways."""
 
+import importlib.util
 import json
 import math
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,15 @@ from c2f.training.sources.dataset import Split
 from c2f_course.grading import contest
 from c2f_course.grading.assignment import load_assignment
 from c2f_course.tasks import assignment_4 as checks
-from c2f_course.tasks.exercise import Blank
+from c2f_course.tasks.exercise import Blank, Hint
 
+ROOT = Path(__file__).parents[3]
 SEED = 12345  # of a hidden split that is nobody's
+
+
+@pytest.fixture(scope="module")
+def hidden() -> Split:
+    return contest.hidden_split(SEED)
 
 
 # ---- The images
@@ -32,8 +40,8 @@ def test_a_drawing_is_a_pure_function_of_its_seed() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_the_splits_share_no_digit() -> None:
-    practice, hidden = contest.practice_split(), contest.hidden_split(SEED)
+def test_the_splits_share_no_digit(hidden: Split) -> None:
+    practice = contest.practice_split()
     counts = [len(split) for split in (practice.train, practice.validation, hidden)]
     assert counts == [6000, 1000, 1985]
     ink, labels = contest._digits()
@@ -44,10 +52,10 @@ def test_the_splits_share_no_digit() -> None:
         assert shares.min() > 0.05 and shares.max() < 0.15
 
 
-def test_another_seed_draws_other_images_of_the_same_digits() -> None:
-    first, other = contest.hidden_split(SEED), contest.hidden_split(SEED + 1)
-    assert torch.equal(first.labels, other.labels)
-    assert not (first.images == other.images).flatten(1).all(1).any()
+def test_another_seed_draws_other_images_of_the_same_digits(hidden: Split) -> None:
+    other = contest.hidden_split(SEED + 1)
+    assert torch.equal(hidden.labels, other.labels)
+    assert not (hidden.images == other.images).flatten(1).all(1).any()
 
 
 # ---- The budget
@@ -86,7 +94,7 @@ def test_exactly_the_budget_is_fed_in_shuffled_passes() -> None:
 
 def test_all_that_is_handed_on_counts() -> None:
     weights = {"w": torch.zeros(3, 4), "mean": torch.zeros(5), "steps": torch.tensor(3), "half": torch.zeros(2).half()}
-    assert contest.numbers_in(weights) == 12 + 5 + 2 + 2  # an int64 is two numbers of 32 bits
+    assert contest.within_budget(weights) == 12 + 5 + 2 + 2  # an int64 is two numbers of 32 bits
     assert contest.within_budget({"w": torch.zeros(contest.NUMBERS)}) == contest.NUMBERS
     with pytest.raises(contest.Refused, match=r"300,001 numbers, and the budget allows 300,000"):
         contest.within_budget({"w": torch.zeros(contest.NUMBERS + 1)})
@@ -101,12 +109,12 @@ def test_all_that_is_handed_on_counts() -> None:
 )  # fmt: skip
 def test_what_is_no_weights_is_refused(weights: Any, sentence: str) -> None:
     with pytest.raises(contest.Refused, match=sentence):
-        contest.numbers_in(weights)
+        contest.within_budget(weights)
 
 
 def test_a_gap_is_blank() -> None:
     with pytest.raises(Blank):
-        contest.numbers_in(None)
+        contest.within_budget(None)
     with pytest.raises(Blank):
         contest.ask(SimpleNamespace(predict=lambda images: None), numbered(3).images)
 
@@ -189,13 +197,48 @@ def test_the_answers_come_from_the_weights_alone(monkeypatch: pytest.MonkeyPatch
     assert forgotten.accuracy <= 0.5
 
 
-def test_an_honest_entry_is_ignorant() -> None:
-    contest.expect_ignorance(Plain, Plain, contest.hidden_split(SEED))
+def counting(labels: Tensor, seed: int) -> type:
+    """An entry that looks at no image: it counts them, and knows the labels in the order that the seed gives."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+
+    class Counting(Plain):
+        def load(self, weights: dict[str, Tensor]) -> None:
+            self.left, self.kept = list(labels[order]), {}
+
+        def predict(self, images: Tensor) -> Tensor:
+            names = [image.numpy().tobytes() for image in images]
+            for name in names:
+                if name not in self.kept:
+                    self.kept[name] = self.left.pop(0)
+            return F.one_hot(torch.stack([self.kept[name] for name in names]), 10).double()
+
+    return Counting
 
 
-def test_an_entry_that_knows_what_nobody_told_it_is_refused() -> None:
-    hidden = contest.hidden_split(SEED)
+def test_whoever_counts_the_images_knows_nothing() -> None:
+    judged = numbered(200)
+    entry = counting(judged.labels, seed=0)
+    assert contest.compete(Plain, entry, judged, 64).accuracy < 0.5
 
+
+def test_images_that_an_entry_writes_into_are_the_next_ones_images_no_more() -> None:
+    class Writing(Plain):
+        def predict(self, images: Tensor) -> Tensor:
+            images.zero_()
+            return super().predict(images)
+
+    images = numbered(30).images
+    before = images.clone()
+    with pytest.raises(Hint, match="changed the images itself"):
+        contest.ask(Writing(0), images)
+    assert torch.equal(images, before)
+
+
+def test_an_honest_entry_is_ignorant(hidden: Split) -> None:
+    contest.expect_ignorance(Plain, Plain, hidden)
+
+
+def test_an_entry_that_knows_what_nobody_told_it_is_refused(hidden: Split) -> None:
     class Knowing(Plain):
         def predict(self, images: Tensor) -> Tensor:
             near = (
@@ -210,13 +253,13 @@ def test_an_entry_that_knows_what_nobody_told_it_is_refused() -> None:
         contest.expect_ignorance(Knowing, Knowing, hidden)
 
 
-def test_an_entry_that_begins_with_the_same_weights_at_every_seed_is_refused() -> None:
+def test_an_entry_that_begins_with_the_same_weights_at_every_seed_is_refused(hidden: Split) -> None:
     class Trained(Plain):
         def __init__(self, seed: int) -> None:
             super().__init__(0)
 
     with pytest.raises(contest.Refused, match="entries of two different seeds"):
-        contest.expect_ignorance(Trained, Trained, contest.hidden_split(SEED))
+        contest.expect_ignorance(Trained, Trained, hidden)
     table = torch.arange(9.0)  # such as an encoding of positions: a tenth may be the same
     contest.expect_drawn(
         {"w": torch.rand(90), "p": table, "b": torch.ones(50)}, {"w": torch.rand(90), "p": table, "b": torch.ones(50)}
@@ -242,37 +285,46 @@ def test_a_name_for_the_board(name: Any, shown: str) -> None:
     assert contest.name_for_the_board(name) == shown
 
 
-def test_the_stored_figures_belong_to_this_contest() -> None:
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("measure_contest", ROOT / "docs" / "measure_contest.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_the_stored_figures_belong_to_this_contest(script: ModuleType) -> None:
     told = json.loads(contest.results_path().read_text(encoding="utf-8"))
     hidden_tests = load_assignment("4").tests[0].run.__globals__
     assert told["budget"] == {
         "images_seen": contest.IMAGES_SEEN,
         "batch": contest.BATCH,
-        "hidden_seed_sha256": contest.name_of_seed(hidden_tests["SEED"]),
+        "hidden_seed_sha256": script.name_of_seed(hidden_tests["SEED"]),
     }
     assert str(hidden_tests["SEED"]) not in contest.results_path().read_text(encoding="utf-8")
     for name in ("swin_t", "swin_micro_cifar"):
         tried = told["opponents"][name]["tried"]
         assert len(tried) >= 3
         assert told["opponents"][name]["accuracy"] == max(tried, key=lambda run: run["validation"])["hidden"]
-    author = told["opponents"][contest.AUTHOR]
+    author = told["opponents"]["the author's entry"]
     assert contest.share_of_points(author["accuracy"] - 0.03, told["opponents"]["swin_t"]["accuracy"]) == 1
     assert author["parameters"] <= contest.NUMBERS
 
 
-def test_an_opponent_is_measured_and_kept(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_opponent_is_measured_and_kept(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("C2F_DATA", str(tmp_path))
     assert contest.opponents() == {}
-    monkeypatch.setattr(contest, "IMAGES_SEEN", 64)
-    few = contest.hidden_split(SEED)
-    monkeypatch.setattr(contest, "hidden_split", lambda seed: Split(few.images[:20], few.labels[:20]))
+    few = numbered(20)
+    monkeypatch.setattr(contest, "IMAGES_SEEN", 20)
+    monkeypatch.setattr(contest, "practice_split", lambda: contest.Practice(few, few))
+    monkeypatch.setattr(contest, "hidden_split", lambda seed: few)
     said: list[str] = []
-    contest.measure("swin_micro_cifar", [1e-3], SEED, said.append)
-    contest.measure("swin_micro_cifar", [1e-4], SEED, said.append)
+    script.measure("swin_micro_cifar", [1e-3], SEED, said.append)
+    script.measure("swin_micro_cifar", [1e-4], SEED, said.append)
     (kept,) = contest.opponents().values()
     assert [run["lr"] for run in kept["tried"]] == [1e-4, 1e-3]
     assert len(said) == 2 and kept["parameters"] == 1_556_902
-    contest.measure("swin_micro_cifar", [1e-3], SEED + 1, said.append)  # another split: the old figures go
+    script.measure("swin_micro_cifar", [1e-3], SEED + 1, said.append)  # another split: the old figures go
     assert len(contest.opponents()["swin_micro_cifar"]["tried"]) == 1
 
 
@@ -424,11 +476,12 @@ def test_other_right_networks_pass(net: type[nn.Module]) -> None:
     assert verdict.passed, verdict
 
 
-@pytest.mark.parametrize("net", [GreyNet, SlicedNet, BatchNet])
-@pytest.mark.parametrize("learner", [momentum, averaged])
-def test_other_right_learners_pass(net: type[nn.Module], learner: Any) -> None:
-    for seed in (42, 421):
-        assert checks.learner.check(learner(net), seed=seed)
+@pytest.mark.parametrize(
+    ("net", "learner", "seed"),
+    [(GreyNet, momentum, 42), (SlicedNet, averaged, 421), (BatchNet, momentum, 421), (BatchNet, averaged, 42)],
+)
+def test_other_right_learners_pass(net: type[nn.Module], learner: Any, seed: int) -> None:
+    assert checks.learner.check(learner(net), seed=seed)
 
 
 @pytest.mark.parametrize(

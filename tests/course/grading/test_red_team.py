@@ -14,8 +14,8 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from c2f_course.grading import grade, gradebook
-from c2f_course.grading.assignment import Question, answer_sources, load_assignment
-from c2f_course.grading.grade import Result, grade_notebook
+from c2f_course.grading.assignment import Question, load_assignment
+from c2f_course.grading.grade import grade_notebook
 from c2f_course.grading.gradebook import Gradebook
 from c2f_course.grading.release import COLAB
 from c2f_course.tasks import assignment_1, assignment_2, assignment_3
@@ -32,7 +32,7 @@ SETUP = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch 
 def refused(question: Question, *cells: str) -> list[str]:
     module = question.check.__module__.rpartition(".")[2]
     setup = f"{SETUP}\nfrom c2f_course.tasks import {module} as checks"
-    return question.forbidden(*answer_sources([setup, *cells], question))
+    return question.forbidden_in([setup, *cells])
 
 
 DEPTHWISE = "def depthwise(x, kernel, bias): return {}(x, kernel[:, None], bias, padding=1, groups=x.shape[1])"
@@ -46,6 +46,10 @@ BORROWED: dict[str, tuple[Question, list[str]]] = {
     "a global": (assignment_1.depthwise, ["def f():\n    global c\n    c = F.conv2d\nf()", DEPTHWISE.format("c")]),
     "an attribute": (assignment_1.depthwise, ["class T: pass", "T.c = F.conv2d", DEPTHWISE.format("T.c")]),
     "a key": (assignment_1.depthwise, ["t = {}", "t['c'] = F.conv2d", DEPTHWISE.format("t['c']")]),
+    "the rest of a match": (
+        assignment_1.depthwise,
+        ["match vars(F):\n    case {**names}: pass", DEPTHWISE.format("names['conv2d']"), "names['c'] = F.conv2d"],
+    ),
     "a question mark in the cell": (assignment_1.depthwise, [DEPTHWISE.format("F.conv2d") + "\ntorch.rand?"]),
     "a shell command in the cell": (assignment_1.depthwise, [DEPTHWISE.format("F.conv2d") + "\nfiles = !ls"]),
     "prompts": (assignment_1.depthwise, [">>> " + DEPTHWISE.format("F.conv2d")]),
@@ -94,7 +98,7 @@ def test_code_too_deep_to_be_read_is_not_graded(tmp_path: Path) -> None:
     deep = DEPTHWISE.format("F.conv2d") + "\nx = 1\ny = " + "+".join(["x"] * 4000)
     cells = [new_code_cell("import sys\nsys.setrecursionlimit(10**6)"), new_code_cell(deep)]
     nbformat.write(new_notebook(cells=cells), tmp_path / "deep.ipynb")
-    result = grade_notebook(tmp_path / "deep.ipynb", load_assignment("1"), sandboxed=False)
+    result = grade_notebook(tmp_path / "deep.ipynb", load_assignment("1"))
     assert (result.state, result.points) == ("unreadable", 0) and "nested too deeply" in result.note
 
 
@@ -143,12 +147,14 @@ def test_an_answer_that_empties_its_inputs_gains_nothing(name: str) -> None:
 
 
 def test_halves_of_characters_stop_no_grading(tmp_path: Path, monkeypatch) -> None:
-    half = "\ud800"
+    half, assignment = "\ud800", load_assignment("3")
 
     def in_parallel(waiting, task, jobs):
         for entry in waiting:
-            digest = grade.digest_of(entry.path, load_assignment("3"), load_assignment("3").limits, True)
-            yield entry, Result(entry.student, entry.path.name, "3", digest, cells=[half], written={"3.5": half})
+            result = grade._without_points(entry, assignment)
+            result.cells = [half]
+            result.questions[-1].answer = half
+            yield entry, result
 
     monkeypatch.setattr(grade, "_in_parallel", in_parallel)
     found = grade.Found()
@@ -157,10 +163,10 @@ def test_halves_of_characters_stop_no_grading(tmp_path: Path, monkeypatch) -> No
         nbformat.write(new_notebook(cells=[new_code_cell("x = 1")]), path)
         found.entries.append(grade.Entry(name, path))
     for _ in range(2):  # and what was written is read again
-        results = grade.grade_folder(found, "3", tmp_path / "out")
+        results = grade.grade_folder(found, assignment, tmp_path / "out")
         assert [result.student for result in results] == ["anna", "b\udcff"] and results[0].cells == [half]
         monkeypatch.setattr(grade, "_in_parallel", lambda waiting, *_: iter(()) if not waiting else pytest.fail())
-    gradebook.write(Gradebook(load_assignment("3"), results), tmp_path / "out")
+    gradebook.write(Gradebook(assignment, results), tmp_path / "out")
     with open(tmp_path / "out" / "grades.csv", encoding="utf-8") as file:
         assert [row["student"] for row in csv.DictReader(file)] == ["anna", "b\\udcff"]
 
@@ -178,7 +184,7 @@ def test_a_right_answer_in_another_style_has_all_points(number: str, style: str)
     for cell in cells:
         exec(cell, space)
     answers = [space[name] for name in question.answers]
-    assert question.forbidden(*answer_sources([SETUP, own], question)) == []
+    assert question.forbidden_in([SETUP, own]) == []
     assert question(*answers).passed, question(*answers)
     for test in assignment.tests_of(question):
         test.run(*answers)

@@ -1,7 +1,7 @@
 """Wrong answers that students give: question, what went wrong, (old, new) in the solution, its points, its hint.
 
 Those of 4.4 are refused before the budget is spent, or learn nothing and so cost no training: what a bad recipe earns
-is the straight line of `contest.share_of_points`, which tests/course/test_contest.py looks at.
+is the straight line of `contest.share_of_points`, which tests/course/grading/test_contest.py looks at.
 """
 
 HAND_ON = '''return self.net.state_dict()
@@ -56,16 +56,16 @@ MUTANTS = [
     ("4.3", "a list", ("return self.net.state_dict()", "return list(self.net.state_dict().values())"), 0, "a dictionary, name → tensor"),
     ("4.3", "a number among the tensors", ("return self.net.state_dict()", "return {**self.net.state_dict(), 'rate': 6e-3}"), 0,
      "should hold tensors alone"),
-    ("4.4", "more than the budget", ("return self.net.state_dict()", 'return {**self.net.state_dict(), "more": torch.zeros(200_000)}'), 0,
+    ("4.4", "more than the budget", ("return self.net.state_dict()", 'return {**self.net.state_dict(), "more": torch.zeros(300_000)}'), 0,
      "the budget allows 300,000"),
-    ("4.4", "64 bits", ("return self.net.state_dict()", "return {n: v.double() for n, v in self.net.state_dict().items()}"), 0,
+    ("4.4", "64 bits", ("return self.net.state_dict()", 'return {**self.net.state_dict(), "more": torch.zeros(150_001).double()}'), 0,
      "the budget allows 300,000"),
     ("4.4", "a fixed start", ("    def weights(self):", "    def __init__(self, seed):\n        super().__init__(0)\n\n    def weights(self):"), 0,
      "entries of two different seeds begin with the same weights"),
     ("4.4", "compared with the others", ("return self.net(images)", "return (lambda s: s - s.mean(0))(self.net(images))"), 0, "asked alone"),
     ("4.4", "not a number", ("return self.net(images)", "return self.net(images) / 0 * 0"), 0, "not finite"),
     ("4.4", "class numbers", ("return self.net(images)", "return self.net(images).argmax(1)"), 0, "scores of shape"),
-    ("4.4", "never learns", ("def weights(self):", IDLE.format("pass")), 0, "accuracy 1?[0-9]\\.[0-9]%; 12,000 images seen"),
+    ("4.4", "never learns", ("def weights(self):", IDLE.format("pass")), 0, "accuracy 1?[0-9]\\.[0-9]%; 1,600 images seen"),
     ("4.4", "known to its process alone", (HAND_ON, """Entry.kept = self.net.state_dict()
         return {"nothing": torch.zeros(1)}
 
