@@ -497,7 +497,7 @@ def test_compiled_it_trains_alike(digits, monkeypatch):
     assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["swin_t", "swin_mini_cifar", "convnext_t", "vit_b_16"])
+@pytest.mark.parametrize("name", ["swin_mini_cifar", "convnext_t", "vit_b_16"])
 def test_every_rival_trains_in_the_same_loop(name):
     data = small(load_dataset("digits"), 4, 2)
     model = c2f.create_model(name)
