@@ -86,17 +86,20 @@ def counting():
     torch._dynamo.reset()
 
 
-@every_model
+# The other Swins are one class with the first, which has all of it, and a Swin takes seconds to trace.
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("swin_mini_cifar", "swin_micro_cifar")])
 def test_compiled_once_for_every_batch_size_and_image_size(name: str, counting):
-    shapes = [(2, 32, 32), (3, 64, 64), (5, 32, 32), (4, 96, 96)]
-    if name.startswith(("swin", "vit")):  # made for one size
-        shapes = [(n, 32, 32) for n, *_ in shapes]
+    any_size = not name.startswith(("swin", "vit"))  # those are made for one size
+    shapes = [(2, 32, 32), (3, 64, 64), (5, 32, 96)] if any_size else [(2, 32, 32), (3, 32, 32), (5, 32, 32)]
+    first, *others = (images(*shape) for shape in shapes)
+    for axis in (0, 2, 3) if any_size else (0,):
+        torch._dynamo.mark_dynamic(first, axis)  # an error where the model would fix this axis
     model, backend = small(name), counting("eager")
     compiled = torch.compile(model, backend=backend, fullgraph=True)
-    for shape in shapes:
+    for x in (first, *others):
         with torch.no_grad():
-            torch.testing.assert_close(compiled(images(*shape)), model(images(*shape)))
-    assert backend.frame_count <= 3  # for the first shape, and then for any
+            torch.testing.assert_close(compiled(x), model(x))
+    assert backend.frame_count == 1
 
 
 def test_compiled_training_has_the_same_gradients(counting):
