@@ -83,9 +83,11 @@ def _draw_panel(panel: Panel, x: float, y: float, side: float = SIDE) -> str:
     width, height = columns * scale, rows * scale
     frame = f'x="{x}" y="{y}" width="{width:.1f}" height="{height:.1f}"'
     low, high = _limits(panel)
+    lines = panel.title.split("\n")
+    top = y - 6 - 14 * (len(lines) - 1)
     parts = [
-        f'<text x="{x + width / 2:.1f}" y="{y - 6 - 14 * up}" text-anchor="middle">{html.escape(text)}</text>'
-        for up, text in enumerate(reversed(panel.title.split("\n")))
+        f'<text x="{x + width / 2:.1f}" y="{top + 14 * i}" text-anchor="middle">{html.escape(line)}</text>'
+        for i, line in enumerate(lines)
     ]
     if panel.sign:
         middle = f'x="{x - GAP / 2}" y="{y + height / 2 + 6:.1f}"'

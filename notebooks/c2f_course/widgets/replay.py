@@ -38,7 +38,10 @@ class TrainingReplay(Explorer):
             raise ValueError("a recording needs two frames or more of one block; record a longer training.")
         self._smooth = [_smoothed(each.losses) for each in self.recordings]
         self._figure = new_figure(9.0, 2.4)
-        _draw_curves(self._figure.subplots(1, 2), self.recordings)
+        axes = self._figure.subplots(1, 2)
+        _draw_curves(axes, self.recordings)
+        for ax in axes:
+            ax.set_xlim(0, 1.02 * max(len(each.losses) for each in self.recordings))
         file = io.BytesIO()
         self._figure.savefig(file, dpi=2 * DOTS_PER_INCH)
         self._drawn = address(file.getvalue())
