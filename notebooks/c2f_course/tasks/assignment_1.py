@@ -149,7 +149,7 @@ def depthwise(
                                                     "then "
            "the bias.", tolerance=2e-5)  # fmt: skip
     wanted = _gradients_of(convolved, [x, weight, bias])
-    got = gradients(answer, [x, weight, bias])
+    got = gradients(answer, [x, weight, bias], [0, 1, 2])
     for name, mine, theirs in zip(("x", "the kernel", "the bias"), got, wanted, strict=True):
         if mine is None:
             raise Hint(f"no gradient reaches {name}: the values are right, and yet nothing could be learned through "
