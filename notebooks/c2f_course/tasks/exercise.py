@@ -151,12 +151,14 @@ class Expected:
     right: Any
     """A tensor or a number."""
     mistakes: Mistakes
-    otherwise: str = ""
-    """The hint for all other mistakes."""
+    otherwise: str | Callable[[Any], str] = ""
+    """The hint for all other mistakes, or what says it of the result."""
     tolerance: float | None = None
     """Relative; by default 1e-5 for tensors and 1e-9 for a number, which is a count more often than not."""
     signs: Sequence[tuple[Callable[[Any], Any], str]] = ()
     """What would give a mistake away whatever its value is, each with its hint; seen before the mistakes."""
+    learns: Mapping[str, str] = field(default_factory=dict)
+    """The inputs to which a gradient must come back, each as a sentence calls it."""
 
     def compare(self, made: Any) -> None:
         """Hint unless `made` is right: that of the first mistake which leads to it, if there is one."""
@@ -169,7 +171,8 @@ class Expected:
         for hint in hints:
             raise Hint(hint.format(made=made) if "{made" in hint else hint)
         right = self.right if is_tensor and self.right.dim() else float(self.right)
-        expect_close(made, right, self.what, hint=self.otherwise, tolerance=tolerance)
+        otherwise = self.otherwise if isinstance(self.otherwise, str) else _said_of(made, self.otherwise)
+        expect_close(made, right, self.what, hint=otherwise, tolerance=tolerance)
 
     def _hints(self, made: Tensor, tolerance: float) -> Iterator[str]:
         right = torch.as_tensor(self.right).detach()
@@ -181,14 +184,22 @@ class Expected:
         ]
         yield from (hint for value, hint in values if is_close(made, value, tolerance))
         for value, hint in values:
-            infinite = not _is_finite(value) and not _is_finite(made) and not value.isnan().all()
+            infinite = not _is_finite(value) and not _is_finite(made) and not value.isneginf().all()
             if value.shape == made.shape and (value.shape != right.shape or infinite):
                 yield hint
 
 
+def _said_of(made: Any, otherwise: Callable[[Any], str]) -> str:
+    """The hint for a result that may be of any type and shape."""
+    try:
+        return otherwise(made)
+    except (RuntimeError, AttributeError, TypeError):
+        return ""
+
+
 def of_shape(*shape: int) -> Tensor:
     """The result of a mistake that only its shape tells."""
-    return torch.full([max(0, size) for size in shape], torch.nan)
+    return torch.full([max(0, size) for size in shape], -torch.inf)
 
 
 def _value(value: Any) -> Tensor | None:
@@ -218,8 +229,8 @@ class Task:
     """Why the answer is right."""
     wants: tuple[type, str] = (tuple, "")
     """Where a result has several parts: a dictionary with their names or a tuple, and the hint for anything else."""
-    learns: Mapping[str, str] = field(default_factory=dict)
-    """The inputs to which a gradient must come back, each as a sentence calls it."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """What a raised error's sentence holds after a mistake that is known -> the hint for it."""
     ask: Callable[..., Any] = lambda answer, *inputs: answer(*inputs)
     """How an answer is asked, where it is no function."""
 
@@ -230,22 +241,26 @@ class Task:
 
     def compare(self, answer: Any, inputs: Sequence[Any], parts: Sequence[str] = ()) -> None:
         """Hint unless an answer is right for these inputs (of its result, these parts), and leaves them as they are."""
-        names = list(inspect.signature(self.expected).parameters)
         given = [value.clone() if isinstance(value, Tensor) else value for value in inputs]
-        made = self.ask(answer, *given)
+        try:
+            made = self.ask(answer, *given)
+        except Exception as error:
+            for part, hint in self.errors.items():
+                if part in f"{type(error).__name__} {error}":
+                    raise Hint(hint) from None
+            raise
         expect_filled(made)
-        for name, value, before in zip(names, given, inputs, strict=True):
+        for name, value, before in zip(inspect.signature(self.expected).parameters, given, inputs, strict=True):
             if isinstance(value, Tensor):
                 expect_untouched(value, before, name)
         expected = self.expected(*inputs)
         if isinstance(expected, Expected):
             expected.compare(made)
+            self._expect_gradients(answer, made, inputs, expected.learns)
         else:
             for name, value in self._parts(made, list(expected)).items():
                 if not parts or name in parts:
                     expected[name].compare(value)
-        if self.learns:
-            self._expect_gradients(answer, inputs, names)
 
     def _parts(self, made: Any, names: list[str]) -> dict[str, Any]:
         kind, hint = self.wants
@@ -257,11 +272,15 @@ class Task:
         expect_filled(*made.values())
         return {name: made[name] for name in names}
 
-    def _expect_gradients(self, answer: Any, inputs: Sequence[Any], names: list[str]) -> None:
-        places = [names.index(name) for name in self.learns]
+    def _expect_gradients(self, answer: Any, made: Any, inputs: Sequence[Any], learns: Mapping[str, str]) -> None:
+        if learns and not isinstance(made, Tensor):
+            raise Hint("the number is right, but it is a plain one: nothing can be learned from it. Return the tensor.")
+        names = list(inspect.signature(self.expected).parameters)
+        places = [names.index(name) for name in learns]
         precise = [v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for v in inputs]
-        wanted = gradients(lambda *inputs: self.expected(*inputs).right, precise, places)
-        for mine, right, what in zip(gradients(answer, inputs, places), wanted, self.learns.values(), strict=True):
+        wanted = gradients(lambda *inputs: self.expected(*inputs).right, precise, places) if learns else []
+        given = gradients(answer, list(inputs), places) if learns else []
+        for mine, right, what in zip(given, wanted, learns.values(), strict=True):
             if mine is None:
                 raise Hint(f"no gradient reaches {what}: the values are right, and yet nothing could be learned "
                     "through it. (.data, .detach(), .item() and numpy cut the graph.)")  # fmt: skip
@@ -297,7 +316,8 @@ def is_close(value: Tensor | float, other: Tensor | float, tolerance: float = 1e
     if value.shape != other.shape or value.is_complex() or not value.numel():
         return False
     value, other = value.double(), other.double()
-    return bool((value - other).abs().max() <= tolerance * other.abs().max().clamp(min=1e-12))
+    size = other.abs().max()
+    return bool(torch.isfinite(size) and (value - other).abs().max() <= tolerance * size.clamp(min=1e-12))
 
 
 def expect_filled(*values: Any) -> None:
