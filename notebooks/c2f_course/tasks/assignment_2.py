@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from c2f_course.grading.assignment import question
 from c2f_course.grading.remote import beside
 from c2f_course.tasks.exercise import Expected, Hint, expect_filled, task
-from c2f_course.tasks.training import after_the_end, ask_rates, cross_entropy, rates
+from c2f_course.tasks.training import (
+    after_the_end,
+    ask_epoch,
+    ask_rates,
+    cross_entropy,
+    epoch_by_hand,
+    rates,
+    weights_after,
+)
 
 LOSSES = (
     "CrossEntropyLoss", "cross_entropy", "NLLLoss", "NLLLoss2d", "nll_loss", "nll_loss2d", "nll_loss_nd",
@@ -87,7 +95,7 @@ def drop_inputs(
 @task(
     drop_inputs,
     "whole branches, image by image, and on average what it was.",
-    errors={"ZeroDivisionError": "with p = 1 every branch is dropped, and 1 − p is 0: do not divide by it."},
+    errors={"zerodivisionerror": "with p = 1 every branch is dropped, and 1 − p is 0: do not divide by it."},
 )
 def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) -> Expected:
     case = f"for p = {p:g}, in {'training' if training else 'evaluation'}, with x of shape {tuple(x.shape)}, the sum"
@@ -140,7 +148,7 @@ def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) ->
         added = (made.double() - x).abs() > 1e-6
         if any(0 < int(image.sum()) < image.numel() for image in added):
             return (
-                "Within one image some of the branch is dropped and some is not; drop path drops an image's whole "
+                "There, within one image some of the branch is dropped and some is not; drop path drops an image's whole "
                 "branch, by the one number that u has for it."
             )
         return "Where u < p it is x; elsewhere x + branch / (1 − p)."
@@ -307,147 +315,18 @@ def train_epoch(
 ) -> str:
     plan = {"sizes": list(sizes), "step": step, "clip": clip, "optimizer": optimizer, "groups": groups, "once": once,
             "seed": seed}  # fmt: skip
-    try:
-        made = after_epoch(answer, plan)
-    except Exception as error:
-        if "modified by an inplace operation" in str(error):
-            raise Hint("a step comes between the forward pass and its backward(): it changes the weights that "
-                "backward() still needs. First backward(), then step().") from None  # fmt: skip
-        raise
-    expect_filled(made)
-    right, losses = _by_hand(plan)
+    made = ask_epoch(answer, plan)
     if "weights" in parts:
-        slips = [(lambda slip=slip: _by_hand(plan, slip)[0], hint) for slip, hint in SLIPS.items()]
-        Expected(
-            "the vector of all weights after the epoch",
-            right,
-            slips,
+        weights_after(
+            made,
+            plan,
             "For each batch: rate, forward, empty, backward, clip, step. Which one is another one, or elsewhere?",
         ).compare(made["weights"])
     if "report" in parts:
-        _expect_report(made, losses, plan)
+        _expect_report(made, epoch_by_hand(plan)[1], plan)
     if len(parts) == 2 and not once:  # and with batches that come only once
         train_epoch.check(answer, sizes, step, clip, optimizer, groups, True, parts, seed)
     return "each batch moves the weights by its own gradient at its own rate, and the loss is the images' mean."
-
-
-def _training(plan: dict) -> tuple[nn.Module, torch.optim.Optimizer, list[tuple[Tensor, Tensor]], Callable]:
-    """A model with a BatchNorm, in evaluation mode, an optimizer at a rate to be replaced, batches, a schedule."""
-    draw = torch.Generator().manual_seed(plan["seed"])
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 4)).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.7 * torch.randn(parameter.shape, generator=draw, dtype=torch.float64))
-    batches = []
-    for size in plan["sizes"]:
-        x = torch.randn(size, 3, 2, 2, generator=draw, dtype=torch.float64)
-        batches.append((x, torch.randint(0, 4, (size,), generator=draw)))
-    parameters = list(model.parameters())
-    cut = 4 if plan["groups"] == 2 else len(parameters)
-    groups = [{"params": part} for part in (parameters[:cut], parameters[cut:]) if part]
-    if plan["optimizer"] == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.9, momentum=0.9, weight_decay=0.01)
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=0.9, weight_decay=0.05)
-    first = 0.3 if plan["optimizer"] == "sgd" else 0.05
-    return model, optimizer, batches, lambda step: first * 0.8 ** (step % 50)
-
-
-def _flat(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().double().flatten() for p in model.parameters()])
-
-
-@beside
-def after_epoch(answer: Callable, plan: dict) -> dict | None:
-    """What the answer has made of the weights, and what it returned."""
-    model, optimizer, batches, rate_of = _training(plan)
-    made = answer(
-        model, optimizer, iter(batches) if plan["once"] else batches, F.cross_entropy, rate_of, plan["step"],
-        plan["clip"],
-    )  # fmt: skip
-    if made is None and torch.equal(_flat(model), _flat(_training(plan)[0])):
-        return None  # the gap
-    pair = list(made) if isinstance(made, tuple | list) else [made]
-    return {
-        "weights": _flat(model),
-        "returned": [item if isinstance(item, Tensor | int | float) else type(item).__name__ for item in pair],
-        "attached": any(isinstance(item, Tensor) and item.requires_grad for item in pair),
-    }
-
-
-def _by_hand(plan: dict, slip: str = "") -> tuple[Tensor, list[float]]:
-    """The weights after the epoch and each batch's loss, as they are, or as they are after a slip."""
-    model, optimizer, batches, rate_of = _training(plan)
-    model.train(slip != "eval")
-    parameters, losses = list(model.parameters()), []
-    held = [torch.zeros_like(p) for p in parameters]  # the gradients of the batch before
-    if slip == "last left out":
-        batches = batches[:-1]
-    for number, (x, labels) in enumerate(batches):
-        loss = F.cross_entropy(model(x), labels)
-        losses.append(loss.item())
-        own = list(torch.autograd.grad(loss, parameters))
-        if slip in ("added up", "one step"):
-            own = [a + b for a, b in zip(own, held, strict=True)]
-        used = own
-        if slip == "late":
-            used = held
-        if plan["clip"] is not None and slip != "no clip":
-            used = _clipped(used, plan["clip"], slip)
-        if slip == "added up" and plan["clip"] is not None:
-            own = used  # clipping changes what is there, and that is added to
-        at = {
-            "rate late": plan["step"] + number - 1, "rate once": plan["step"], "from 0": number,
-            "rate ahead": plan["step"] + number + 1, "one step": plan["step"],
-        }.get(slip, plan["step"] + number)  # fmt: skip
-        for place, group in enumerate(optimizer.param_groups):
-            if slip != "no rate" and not (slip == "rate late" and number == 0) and not (slip == "one group" and place):
-                group["lr"] = rate_of(at)
-        for p, g in zip(parameters, used, strict=True):
-            p.grad = None if slip == "late" and number == 0 else g.clone()
-        if slip not in ("one step", "no step") or (slip == "one step" and number == len(batches) - 1):
-            optimizer.step()
-        held = own
-    return _flat(model), losses
-
-
-def _clipped(gradients: list[Tensor], most: float, slip: str) -> list[Tensor]:
-    norms = [g.norm() for g in gradients]
-    if slip == "by value":
-        return [g.clamp(-most, most) for g in gradients]
-    if slip == "one by one":
-        return [g * min(1.0, most / (n.item() + 1e-6)) for g, n in zip(gradients, norms, strict=True)]
-    whole = torch.stack(norms).norm().item()
-    factor = most / (whole + 1e-6)
-    return [g * (factor if slip == "always" else min(1.0, factor)) for g in gradients]
-
-
-SLIPS = {
-    "no step": "no weight has moved: is there a backward() and, after it, a step() for every batch, with nothing that "
-    "empties the gradients in between?",
-    "added up": "the first batch is right, then the gradients add up: backward() adds to what .grad holds. Empty it "
-    "for every batch.",
-    "late": "each step moves by the gradient of the batch before: the step comes before its backward().",
-    "eval": "the model is in evaluation mode, as it was handed over: its BatchNorm uses its running numbers instead of "
-    "the batch's. (Dropout would be off as well.) Which call makes a model train?",
-    "rate late": "each step has the rate of the one before, and the first one whatever the optimizer came with: the "
-    "rate is set after the step.",
-    "no rate": "the optimizer works at the rate that it came with: `rate_of` says another one for each step. It is "
-               'each group\'s group["lr"] that counts.',
-    "rate once": "the whole epoch has the rate of its first step: the schedule goes by steps.",
-    "from 0": "the rates are those of a training's first steps; this epoch begins at step `step`.",
-    "rate ahead": "each step has the rate of the next one: the step is counted before the rate is asked for.",
-    "one group": "only the first group of weights has the rate of the schedule; optimizer.param_groups may hold "
-    "several.",
-    "no clip": "the gradients are not clipped, or at a moment when it changes nothing: between which two calls do they "
-    "stand complete and not yet used?",
-    "by value": "each number of the gradient is cut off by itself; it is the norm of all of them together that is kept "
-    "to `clip`, so that the direction stays.",
-    "one by one": "each parameter's gradient is clipped by itself; it is the norm of all of them together that counts.",
-    "always": "a gradient that is short enough already is made longer; clipping only shortens.",
-    "last left out": "the last batch, which is smaller, is left out.",
-    "one step": "there is one step for the whole epoch; there should be one for every batch.",
-}  # fmt: skip
 
 
 def _expect_report(made: dict, losses: list[float], plan: dict) -> None:
@@ -541,9 +420,8 @@ def _expect_same(made: Any, plan: dict, states: dict[str, tuple[str, Slips]]) ->
             f"the state of the model {when}",
             _whole(plan),
             mistakes,
-            "It should be, to the last bit, that of a "
-            "training that was never stopped. What else does a step depend on: weights, buffers, the optimizer's "
-            "memory, random numbers?",
+            "It should be, to the last bit, that of a training that was never stopped. What else does a step depend "
+            "on: weights, buffers, the optimizer's memory, random numbers?",
             1e-10,
         ).compare(made[name])
 

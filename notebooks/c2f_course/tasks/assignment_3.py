@@ -389,7 +389,7 @@ def _check_field(
     told = field_of(answer, [dim, k], state, images.clone(), training)
     if not isinstance(told, dict):
         raise Hint("your function gave nothing that could be read; it should return a tensor (H, W).")
-    expected = fields.effective_field(_net(dim, k, seed).double(), images)
+    expected = fields.effective_field(_net(dim, k, seed).double(), images.double())
     if training:
         expected = replace(expected, otherwise="The model came in training mode, with dropout at work and a batch norm "
             "that mixes the images: ask it as it evaluates.")  # fmt: skip

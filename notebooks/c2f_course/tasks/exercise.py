@@ -193,7 +193,7 @@ def _said_of(made: Any, otherwise: Callable[[Any], str]) -> str:
     """The hint for a result that may be of any type and shape."""
     try:
         return otherwise(made)
-    except (RuntimeError, AttributeError, TypeError):
+    except (RuntimeError, AttributeError, TypeError, IndexError):
         return ""
 
 
@@ -230,7 +230,7 @@ class Task:
     wants: tuple[type, str] = (tuple, "")
     """Where a result has several parts: a dictionary with their names or a tuple, and the hint for anything else."""
     errors: Mapping[str, str] = field(default_factory=dict)
-    """What a raised error's sentence holds after a mistake that is known -> the hint for it."""
+    """What a raised error's sentence, in small letters, holds after a mistake that is known -> the hint for it."""
     ask: Callable[..., Any] = lambda answer, *inputs: answer(*inputs)
     """How an answer is asked, where it is no function."""
 
@@ -246,7 +246,7 @@ class Task:
             made = self.ask(answer, *given)
         except Exception as error:
             for part, hint in self.errors.items():
-                if part in f"{type(error).__name__} {error}":
+                if part in f"{type(error).__name__} {error}".lower():
                     raise Hint(hint) from None
             raise
         expect_filled(made)

@@ -15,7 +15,7 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
         feature_of: images (N, 3, H, W) to a feature map (N, C, H', W').
         shares: whether the field is divided by its sum.
     """
-    x = images.double().requires_grad_()
+    x = images.clone().requires_grad_()
     feature = feature_of(x)
     (count, _, height, width), (dim, rows, columns) = images.shape, feature.shape[1:]
 
@@ -72,10 +72,8 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
          "PIXEL."),
     ]  # fmt: skip
     if shares:
-        scaled = [(value / value.abs().sum(), hint) for value, hint in mistakes]
-        mistakes = [
-            *scaled,
-            (right, "right up to a factor: yours sums to {made.sum:.3g}. Divide by the sum, to compare models."),
-        ]
+        mistakes = [(value / value.abs().sum(), hint) for value, hint in mistakes]
+        mistakes.append((right, f"right up to a factor: yours sums to {right.sum():.3g}. Divide by the sum, to compare "
+            "models."))  # fmt: skip
     return Expected("the field", right / right.sum() if shares else right, mistakes, "Which feature is it the gradient "
         "of, by what, and what is averaged?", 1e-4)  # fmt: skip

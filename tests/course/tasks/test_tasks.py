@@ -13,7 +13,7 @@ from torch import nn
 import c2f_course.tasks
 from c2f.models import Conv2FormerConfig, ConvMod
 from c2f.models.conv2former import Block, LayerScale
-from c2f_course.tasks import assignment_1, assignment_2, assignment_3, layers, notebook_03
+from c2f_course.tasks import assignment_1, assignment_2, assignment_3, layers, notebook_03, notebook_05
 from c2f_course.tasks.exercise import Exercise, Expected, Hint, Task
 
 MODULES = [
@@ -54,12 +54,13 @@ def class_of(base: type[nn.Module]) -> Callable[[Callable], type[nn.Module]]:
     return of
 
 
-def rate_at(result: Callable[..., Any]) -> Callable[..., Any]:
-    """The answer gives one rate; the function gives all of them, those after the end apart."""
+def rate_of(result: Callable[..., Any], *more: Any) -> Callable[..., Any]:
+    """The answer gives the rate of one step; the function gives all of them, those after the end apart."""
 
     def answer(step: int, *training: Any) -> Any:
-        made = result(*training, True)
-        return torch.cat(made)[step] if isinstance(made, tuple) else made
+        made = result(*training, *more)
+        made = torch.cat(made) if isinstance(made, tuple) else made
+        return made[step] if isinstance(made, torch.Tensor) else made
 
     return answer
 
@@ -68,7 +69,8 @@ def rate_at(result: Callable[..., Any]) -> Callable[..., Any]:
 ANSWERS = [
     (layers.convmod, class_of(ConvMod)),
     (assignment_1.block.check, class_of(PlainBlock)),
-    (assignment_2.rate_at.check, rate_at),
+    (assignment_2.rate_at.check, lambda result: rate_of(result, True)),
+    (notebook_05.schedule.check, rate_of),
     (notebook_03.layer_scale.check, class_of(LayerScale)),
 ]
 
@@ -107,14 +109,16 @@ def right(name: str, change: Callable[[Any], Any] = lambda value: value) -> Call
 
 
 def mistaken(name: str, part: str, place: int) -> tuple[Callable[..., Any], set[str]]:
-    """The function with a mistake, and the hints that the mistake has for the inputs seen so far."""
-    hints: set[str] = set()
+    """The function with a mistake of the first case, and the hints that it has for the inputs seen so far."""
+    hints, first = set(), first_case(TASKS[name])[part].mistakes[place][1]
 
     def answer(*inputs: Any) -> Any:
         expected = parts_of(TASKS[name].expected(*inputs))
         made = {part: expected.right for part, expected in expected.items()}
-        with contextlib.suppress(RuntimeError, IndexError, ZeroDivisionError):  # what cannot go wrong on these inputs
-            value, hint = expected[part].mistakes[place]
+        # elsewhere it may be at another place of the list, or be no mistake at all
+        same = [i for i, (_, hint) in enumerate(expected[part].mistakes) if hint == first]
+        with contextlib.suppress(RuntimeError, IndexError, ZeroDivisionError):
+            value, hint = expected[part].mistakes[place if place in same or not same else same[0]]
             value = torch.as_tensor(value() if callable(value) else value)
             if value.shape != torch.as_tensor(made[part]).shape or not value.isneginf().all():
                 made[part] = value
