@@ -148,8 +148,8 @@ def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) ->
         added = (made.double() - x).abs() > 1e-6
         if any(0 < int(image.sum()) < image.numel() for image in added):
             return (
-                "There, within one image some of the branch is dropped and some is not; drop path drops an image's whole "
-                "branch, by the one number that u has for it."
+                "There, within one image some of the branch is dropped and some is not; drop path drops an image's "
+                "whole branch, by the one number that u has for it."
             )
         return "Where u < p it is x; elsewhere x + branch / (1 − p)."
 

@@ -39,7 +39,8 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
     mistakes = [
         (mean(own), "the sizes are missing: a gradient has a sign, and pixels that push the feature down count as "
          "well."),
-        (own.sum(dim=(0, 1)), "the sizes are missing: a gradient has a sign."),
+        (own.sum(dim=(0, 1)), "the sizes are missing: a gradient has a sign, and pixels that push the feature down "
+         "count as well."),
         (mean(own).abs(), late),
         (own.sum(dim=(0, 1)).abs(), late),
         *((part.abs().mean(0), late) for part in (own.mean(0), own.mean(1), own.sum(1), own.sum(0))),
@@ -47,14 +48,6 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
          "the middle position only."),
         (mean(squares), "these are squares; it is the mean of the absolute values."),
         (mean(squares).sqrt(), "that is the root of the mean square; it is the mean of the absolute values."),
-        (right / right.sum(), "divided by its sum: right for a picture, but asked for is the mean size itself."),
-        (right / right.max(), "divided by its largest value; asked for is the mean size itself."),
-        *((right * factor, f"right up to the factor {factor}: a mean over images AND colours, not a "
-            "sum.") for factor in sorted({count * 3, count, 3} - {1})),
-        (right / count, "divided by the number of images twice: does your loss take a mean already?"),
-        (right / (count * rows * columns), "divided twice: does your loss take a mean already?"),
-        (right / dim, "the mean of the feature's channels; their sum is asked for."),
-        (right / (count * dim), "the mean of the feature, where the sum over its channels is asked for."),
         (size.amax(dim=(0, 1)), "the largest of the sizes; the mean is asked for."),
         *((mean(gradients(channels=one).abs()), "that is one channel of the feature; the sum over all of them is asked "
             "for.") for one in (slice(0, 1), slice(-1, None)) if dim > 1),
@@ -64,16 +57,32 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
         (mean(counted), again),
         (mean(counted) / count, again),
         (mean(own.cumsum(0).abs()), again),
-        *((mean(gradients(at).abs()), "that is the field of another position. The middle of the map is at (H' // 2, W' "
-            "// 2).") for at in sorted(places)),
+        *((mean(gradients(at).abs()), f"that is the field of another position, {at}. The middle of the map is at (H' "
+            "// 2, W' // 2).") for at in sorted(places)),
+    ]  # fmt: skip
+    if shares:
+        totals = [(value, (1.0, value.sum(), value.abs().sum()), hint) for value, hint in mistakes]
+        mistakes = [(value / total, hint) for value, each, hint in totals for total in each]
+        mistakes.append((right, f"right up to a factor: yours sums to {right.sum():.3g}. Divide by the sum, to compare "
+            "models."))  # fmt: skip
+    else:
+        mistakes += [
+            (right / right.sum(), "divided by its sum: right for a picture, but asked for is the mean size itself."),
+            (right / right.max(), "divided by its largest value; asked for is the mean size itself."),
+            *((right * factor, f"right up to the factor {factor}: a mean over images AND colours, not a "
+                "sum.") for factor in sorted({count * 3, count, 3} - {1})),
+            (right / count, "divided by the number of images twice: does your loss take a mean already?"),
+            (right / (count * rows * columns), "divided twice: does your loss take a mean already?"),
+            (right / dim, "the mean of the feature's channels; their sum is asked for."),
+            (right / (count * dim), "the mean of the feature, where the sum over its channels is asked for."),
+        ]  # fmt: skip
+    mistakes += [
         *((of_shape(*shape), f"your field has shape {shape}: average over images and colours, so that ({height}, "
             f"{width}) is left.") for shape in ((count, 3, height, width), (3, height, width), (count, height, width))),
         (of_shape(rows, columns), "your field has the size of the feature map; it should say something of every "
          "PIXEL."),
     ]  # fmt: skip
-    if shares:
-        mistakes = [(value / value.abs().sum(), hint) for value, hint in mistakes]
-        mistakes.append((right, f"right up to a factor: yours sums to {right.sum():.3g}. Divide by the sum, to compare "
-            "models."))  # fmt: skip
+    zero = "the field is zero everywhere: does the feature depend on the tensor that you differentiate by?"
+    signs = [(lambda made: isinstance(made, Tensor) and not made.any(), zero)]
     return Expected("the field", right / right.sum() if shares else right, mistakes, "Which feature is it the gradient "
-        "of, by what, and what is averaged?", 1e-4)  # fmt: skip
+        "of, by what, and what is averaged?", 1e-4, signs)  # fmt: skip
