@@ -82,7 +82,7 @@ def terms(u: Tensor, kernel: Tensor, p: tuple[int, int]) -> Expected:
         return len(shape) == 4 and shape[:2] == wanted[:2] and max(shape[2:]) <= k and shape != wanted
 
     window, right = _window(u, k, p), times()
-    own = "your result has shape {made.shape}: every image and every channel has its own terms."
+    own = "your result has shape {shape}: every image and every channel has its own terms."
     mistakes = [
         (times(kernel=kernel.flip(1, 2)), "the kernel is turned by 180°: W[δ] meets U at p + δ, so its first row meets "
          "what lies ABOVE p."),

@@ -167,15 +167,15 @@ class Expected:
         tolerance = self.tolerance or (1e-5 if is_tensor else 1e-9)
         hints = (hint for holds, hint in self.signs if holds(made))
         if isinstance(made, Tensor) if is_tensor and self.right.dim() else isinstance(made, Tensor | numbers.Real):
-            hints = itertools.chain(hints, self._hints(torch.as_tensor(made).detach(), tolerance))
+            hints = itertools.chain(hints, self._hints(as_tensor(made), tolerance))
         for hint in hints:
-            raise Hint(hint.format(made=made) if "{made" in hint else hint)
+            raise Hint(filled(hint, made))
         right = self.right if is_tensor and self.right.dim() else float(self.right)
         otherwise = self.otherwise if isinstance(self.otherwise, str) else _said_of(made, self.otherwise)
         expect_close(made, right, self.what, hint=otherwise, tolerance=tolerance)
 
     def _hints(self, made: Tensor, tolerance: float) -> Iterator[str]:
-        right = torch.as_tensor(self.right).detach()
+        right = as_tensor(self.right)
         made = made.reshape(right.shape) if right.numel() == made.numel() == 1 else made
         if is_close(made, right, tolerance):
             return
@@ -197,6 +197,13 @@ def _said_of(made: Any, otherwise: Callable[[Any], str]) -> str:
         return ""
 
 
+def filled(hint: str, made: Any) -> str:
+    """A hint that speaks of the result itself, or of its shape: {made:.3g}, {made.dtype}, {shape}."""
+    if "{made" not in hint and "{shape" not in hint:
+        return hint
+    return hint.format(made=made, shape=tuple(getattr(made, "shape", ())))
+
+
 def of_shape(*shape: int) -> Tensor:
     """The result of a mistake that only its shape tells."""
     return torch.full([max(0, size) for size in shape], -torch.inf)
@@ -205,7 +212,7 @@ def of_shape(*shape: int) -> Tensor:
 def _value(value: Any) -> Tensor | None:
     """The result of a mistake; None where it raises."""
     try:
-        return torch.as_tensor(value() if callable(value) else value).detach()
+        return as_tensor(value() if callable(value) else value)
     except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
         return None
 
@@ -310,9 +317,14 @@ def expect_untouched(x: Tensor, before: Tensor, what: str) -> None:
         )
 
 
+def as_tensor(value: Any) -> Tensor:
+    """A tensor or a number as a tensor, without its graph; a number keeps its precision."""
+    return torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None).detach()
+
+
 def is_close(value: Tensor | float, other: Tensor | float, tolerance: float = 1e-5) -> bool:
     """Whether a value is another one, in shape and to a relative tolerance; for a value whose type was looked at."""
-    value, other = (torch.as_tensor(number).detach() for number in (value, other))
+    value, other = as_tensor(value), as_tensor(other)
     if value.shape != other.shape or value.is_complex() or not value.numel():
         return False
     value, other = value.double(), other.double()

@@ -1,6 +1,7 @@
 """Checks of notebook 04, on data and augmentation."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -118,13 +119,15 @@ def _moved(image: Tensor, down: int, right: int, fill: str = "reflect") -> Tenso
     },
 )
 def shift(image: Tensor, down: int, right: int) -> Expected:
-    ways = (
+    ways = [
         (-down, -right, "it moved up and left: for the picture to go down, the window must go up."),
         (right, down, "down and right are exchanged: down is along the rows, dimension 1 of (3, H, W)."),
         (-right, -down, "down and right are exchanged, and both go the wrong way."),
         (down, -right, "down is right, but right went left: the window moves against the picture."),
         (-down, right, "right is right, but down went up: the window moves against the picture."),
-    )
+    ]
+    if (down, right) != (2, 1):
+        ways = [(a, b, f"moved by ({down}, {right}) it went another way. Try negative shifts too.") for a, b, _ in ways]
     borders = {
         "circular": "what left at the bottom came in again at the top: that is what `roll` does. Reflect instead.",
         "constant": 'what became free is black. `F.pad(…, mode="reflect")` fills it with the mirror image.',
@@ -137,8 +140,8 @@ def shift(image: Tensor, down: int, right: int) -> Expected:
     ]
     size = (
         lambda made: isinstance(made, Tensor) and made.shape[:1] == (3,) and made.shape != image.shape,
-        f"a shifted image has the size of the image, {SIDE}×{SIDE}; yours has {{made.shape}}. Pad all four sides "
-        "alike, and cut out a window of as many rows and columns as the image has.",
+        f"a shifted image has the size of the image, {SIDE}×{SIDE}; yours has {{shape}}. Pad all four sides alike, and "
+        "cut out a window of as many rows and columns as the image has.",
     )
     otherwise = (
         f"What was in row 0, column 0 should be {abs(down)} further {'down' if down >= 0 else 'up'} and {abs(right)} "
@@ -164,7 +167,7 @@ def soft_inputs() -> Iterator[tuple[Tensor, Tensor]]:
 @exercise("04.4", "Cross-entropy with soft labels", "medium", 6)
 @task(soft_inputs, "F.cross_entropy says the same. A hard label is the case where one share is 1.")
 def soft_cross_entropy(scores: Tensor, targets: Tensor) -> Expected:
-    return cross_entropy(scores, targets, 0.0)
+    return replace(cross_entropy(scores, targets, 0.0), learns={"scores": "the scores"})
 
 
 # ---- CutMix
@@ -195,8 +198,9 @@ def cutmix(
         "The rectangle is not where it should be. With top 2, left 1, height 3, width 6, rows 2 to 4 and columns 1 to "
         "6 are the other image's, at the same place."
     )
+    nothing = "the image has not changed: where is the other image's rectangle?"
     if counted < nominal:
-        places = (
+        places = nothing = (
             f"The box {box} reaches beyond the image, and what is pasted is not the part that lies on it. A negative "
             "start or stop counts from the end in Python: cut both off at 0 and at the image's size first."
         )
@@ -206,7 +210,7 @@ def cutmix(
              "box is what comes from the other image."),
             (torch.where(inside.T, other, image), "the box lies on its side: top and height go with rows, dimension "
              "1."),
-            (image, "the image has not changed: where is the other image's rectangle?"),
+            (image, nothing),
         ], places),
         "label": Expected("the label", label(counted / SIDE**2), [
             (one, "the label is still the image's own, although part of the image is now something else."),

@@ -53,7 +53,7 @@ def into_windows(x_hwc: Tensor, side: int) -> Expected:
     ]  # fmt: skip
     axes = (
         lambda made: isinstance(made, Tensor) and made.ndim in (4, 5) and made.numel() == x.numel(),
-        "the result has shape {made.shape}: the tokens of a window belong in ONE axis, and so do the windows: "
+        "the result has shape {shape}: the tokens of a window belong in ONE axis, and so do the windows: "
         "(windows, side², C). Join the axes.",
     )
     return Expected("the windows", at(order), mistakes, "Split H into (H / side, side) and W into (W / side, side). "

@@ -77,7 +77,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Expected
     case = f"the loss for {kind}, {classes} classes, smoothing {s:g}" + (
         f", scores of up to {largest:.0f}" if largest > 100 else ""
     )
-    shaped = f"{case} has shape {{made.shape}}; it should be one number, the mean over the images."
+    shaped = f"{case} has shape {{shape}}; it should be one number, the mean over the images."
     many = (lambda made: isinstance(made, Tensor) and made.dim(), shaped)
     return Expected(case, right, mistakes, "It is −Σ target · log(probability), summed over the classes, then the mean "
         "over the images; the target is (1 − s) · what was asked for, plus s/K. Does each row of your targets sum to "

@@ -13,8 +13,17 @@ from torch import nn
 import c2f_course.tasks
 from c2f.models import Conv2FormerConfig, ConvMod
 from c2f.models.conv2former import Block, LayerScale
-from c2f_course.tasks import assignment_1, assignment_2, assignment_3, layers, notebook_03, notebook_05
-from c2f_course.tasks.exercise import Exercise, Expected, Hint, Task
+from c2f_course.tasks import (
+    assignment_1,
+    assignment_2,
+    assignment_3,
+    layers,
+    notebook_03,
+    notebook_05,
+    notebook_08,
+    notebook_09,
+)
+from c2f_course.tasks.exercise import Exercise, Expected, Hint, Task, as_tensor, filled
 
 MODULES = [
     importlib.import_module(f"c2f_course.tasks.{path.stem}")
@@ -65,12 +74,35 @@ def rate_of(result: Callable[..., Any], *more: Any) -> Callable[..., Any]:
     return answer
 
 
+def seconds_to(result: Callable[..., Any]) -> Callable[..., Any]:
+    """The answer gives the seconds to one target; the function gives those to all."""
+    ((_, targets),) = notebook_08.reached.inputs()
+
+    def answer(history: Any, target: float) -> Any:
+        made = result(history, targets)
+        return made[targets.index(target)] if isinstance(made, torch.Tensor) else made
+
+    return answer
+
+
+def interval(result: Callable[..., Any]) -> Callable[..., Any]:
+    """The answer gives two ends; the function gives the middle and half the width."""
+
+    def answer(*inputs: Any) -> Any:
+        made = result(*inputs)
+        return (made[0] - made[1], made[0] + made[1]) if isinstance(made, tuple) else made
+
+    return answer
+
+
 # How an answer comes of a function of the task's inputs, where it is asked otherwise.
 ANSWERS = [
     (layers.convmod, class_of(ConvMod)),
     (assignment_1.block.check, class_of(PlainBlock)),
     (assignment_2.rate_at.check, lambda result: rate_of(result, True)),
     (notebook_05.schedule.check, rate_of),
+    (notebook_08.reached, seconds_to),
+    (notebook_09.interval.check, interval),
     (notebook_03.layer_scale.check, class_of(LayerScale)),
 ]
 
@@ -119,10 +151,10 @@ def mistaken(name: str, part: str, place: int) -> tuple[Callable[..., Any], set[
         same = [i for i, (_, hint) in enumerate(expected[part].mistakes) if hint == first]
         with contextlib.suppress(RuntimeError, IndexError, ZeroDivisionError):
             value, hint = expected[part].mistakes[place if place in same or not same else same[0]]
-            value = torch.as_tensor(value() if callable(value) else value)
-            if value.shape != torch.as_tensor(made[part]).shape or not value.isneginf().all():
+            value = as_tensor(value() if callable(value) else value)
+            if value.shape != as_tensor(made[part]).shape or not value.isneginf().all():
                 made[part] = value
-                hints.add(hint.format(made=value) if "{made" in hint else hint)
+                hints.add(filled(hint, value))
         return result_of(TASKS[name], made)
 
     return answer, hints
@@ -130,7 +162,7 @@ def mistaken(name: str, part: str, place: int) -> tuple[Callable[..., Any], set[
 
 def other(value: Any) -> Any:
     """Another result of the same type and shape, that no mistake leads to."""
-    value = torch.as_tensor(value)
+    value = as_tensor(value)
     return torch.zeros_like(value) if value.dim() and not value.is_floating_point() else value * 1.37 + 0.0123
 
 
