@@ -224,7 +224,7 @@ def _is_finite(value: Tensor) -> bool:
 Inputs = Callable[..., Iterable[Sequence[Any]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A function to be written, which is asked for some inputs. It is a check: call it with an answer."""
 

@@ -35,7 +35,7 @@ TASKS: dict[str, Task] = {}
 for module in MODULES:
     for name, value in vars(module).items():
         value = getattr(value, "check", value)
-        if isinstance(value, Task) and all(value is not task for task in TASKS.values()):
+        if isinstance(value, Task) and value not in TASKS.values():
             TASKS[f"{module.__name__.rpartition('.')[2]}.{name}"] = value
 
 
@@ -96,15 +96,15 @@ def interval(result: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # How an answer comes of a function of the task's inputs, where it is asked otherwise.
-ANSWERS = [
-    (layers.convmod, class_of(ConvMod)),
-    (assignment_1.block.check, class_of(PlainBlock)),
-    (assignment_2.rate_at.check, lambda result: rate_of(result, True)),
-    (notebook_05.schedule.check, rate_of),
-    (notebook_08.reached, seconds_to),
-    (notebook_09.interval.check, interval),
-    (notebook_03.layer_scale.check, class_of(LayerScale)),
-]
+ANSWERS = {
+    layers.convmod: class_of(ConvMod),
+    assignment_1.block.check: class_of(PlainBlock),
+    assignment_2.rate_at.check: lambda result: rate_of(result, True),
+    notebook_05.schedule.check: rate_of,
+    notebook_08.reached: seconds_to,
+    notebook_09.interval.check: interval,
+    notebook_03.layer_scale.check: class_of(LayerScale),
+}
 
 
 # Inputs on which mistakes show that do not show on those of the public check.
@@ -121,7 +121,7 @@ def parts_of(expected: Expected | dict[str, Expected]) -> dict[str, Expected]:
 
 def answer_of(name: str, result: Callable[..., Any]) -> Any:
     """The answer that gives `result` of the inputs."""
-    return next((of(result) for task, of in ANSWERS if task is TASKS[name]), result)
+    return ANSWERS.get(TASKS[name], lambda result: result)(result)
 
 
 def result_of(task: Task, parts: dict[str, Any]) -> Any:
