@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from c2f_course.grading.assignment import question
 from c2f_course.grading.remote import beside
-from c2f_course.tasks.exercise import Expected, Hint, expect_filled, task
+from c2f_course.tasks.exercise import Expected, Hint, expect_filled, hint_if, task
 from c2f_course.tasks.training import (
     after_the_end,
     ask_epoch,
@@ -330,8 +330,7 @@ def train_epoch(
 
 
 def _expect_report(made: dict, losses: list[float], plan: dict) -> None:
-    if len(made["returned"]) != 2:
-        raise Hint("return two things: the mean loss and the number of the next step.")
+    hint_if(len(made["returned"]) != 2, "return two things: the mean loss and the number of the next step.")
     loss, after = made["returned"]
     sizes, steps, step = plan["sizes"], len(losses), plan["step"]
     weighted = sum(n * one for n, one in zip(sizes, losses, strict=True))
@@ -348,9 +347,8 @@ def _expect_report(made: dict, losses: list[float], plan: dict) -> None:
         (weighted / (steps * sizes[0]), "you divide by the number of batches times the first one's size; the last one "
          "is smaller."),
     ], "Each batch's loss before its step, weighed by its images.", 1e-5).compare(loss)  # fmt: skip
-    if made["attached"]:
-        raise Hint("the mean loss is right, but it is a tensor with its graph: as long as somebody keeps it, every "
-            "batch's activations stay in memory. .item() gives the bare number.")  # fmt: skip
+    hint_if(made["attached"], "the mean loss is right, but it is a tensor with its graph: as long as somebody keeps "
+        "it, every batch's activations stay in memory. .item() gives the bare number.")  # fmt: skip
     Expected("the number of the next step", step + steps, [
         (steps, "the number of the next step counts from this epoch's beginning; the training goes on from `step`."),
         (step + steps - 1, "that is the last step that was done; return the next one."),
@@ -405,8 +403,8 @@ def _expect_same(made: Any, plan: dict, states: dict[str, tuple[str, Slips]]) ->
     """Hint unless the states are those of a training which was never stopped; each with when it is, and its slips."""
     expect_filled(made)
     stop = plan["stop"]
-    if made["step"] == "NoneType":
-        raise Hint("restore returns nothing; it should say how many steps were done when the snapshot was taken.")
+    hint_if(made["step"] == "NoneType", "restore returns nothing; it should say how many steps were done when the "
+        "snapshot was taken.")  # fmt: skip
     done = "`step` says how many steps are done, and so it is the number of the next one."
     Expected("the step that restore returns", stop, [
         (0, "restore says that 0 steps are done: the schedule would start over, with its warm-up. Where did the "

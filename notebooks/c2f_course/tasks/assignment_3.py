@@ -11,7 +11,7 @@ from c2f.fast.depthwise import toeplitz
 from c2f_course.grading.assignment import question, written
 from c2f_course.grading.remote import beside
 from c2f_course.tasks import fields
-from c2f_course.tasks.exercise import Expected, Hint, is_close, of_shape, task
+from c2f_course.tasks.exercise import Expected, hint_if, is_close, of_shape, task
 
 RUBRIC = {
     "3.5": [
@@ -387,8 +387,8 @@ def _check_field(
     images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed + 1))
     state = dict(model.state_dict())
     told = field_of(answer, [dim, k], state, images.clone(), training)
-    if not isinstance(told, dict):
-        raise Hint("your function gave nothing that could be read; it should return a tensor (H, W).")
+    hint_if(not isinstance(told, dict), "your function gave nothing that could be read; it should return a tensor (H, "
+        "W).")  # fmt: skip
     expected = fields.effective_field(_net(dim, k, seed).double(), images.double())
     if training:
         expected = replace(expected, otherwise="The model came in training mode, with dropout at work and a batch norm "
@@ -407,8 +407,7 @@ def _check_field(
         (any(not is_close(kept.get(name, torch.empty(0)), value) for name, value in state.items()), "something in the "
          "model's state dict has changed."),
     ):  # fmt: skip
-        if looked_at and changed:
-            raise Hint(f"the field is right, but {hint}")
+        hint_if(looked_at and changed, f"the field is right, but {hint}")
 
 
 def area_inputs(areas: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75), (70, 0.6))) -> Iterator[tuple]:

@@ -89,7 +89,7 @@ class Exercise:
 
 
 def exercise(number: str, title: str, difficulty: Difficulty, minutes: int) -> Callable[[Callable[..., str]], Exercise]:
-    """Turn a check function into an Exercise; the check's docstring lists the mistakes that it knows."""
+    """Turn a check into an Exercise: one that is a Task, or that raises Hint itself."""
     return lambda check: Exercise(number, title, difficulty, minutes, check)
 
 
@@ -301,11 +301,10 @@ def task(inputs: Inputs | Sequence[Sequence[Any]], praise: str = "", **how: Any)
     return lambda expected: Task(expected, cases, praise, **how)
 
 
-Known = Mistakes
-
-
-def expect(value: Any, right: Tensor | float, what: str, known: Known, otherwise: str, tolerance: float | None = None):
-    Expected(what, right, known, otherwise, tolerance).compare(value)
+def hint_if(wrong: Any, hint: str) -> None:
+    """Hint where something is wrong."""
+    if wrong:
+        raise Hint(hint)
 
 
 def expect_untouched(x: Tensor, before: Tensor, what: str) -> None:

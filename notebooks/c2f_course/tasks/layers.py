@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2f.models import ConvMod
-from c2f_course.tasks.exercise import Expected, Hint, expect_filled, task
+from c2f_course.tasks.exercise import Expected, Hint, expect_filled, hint_if, task
 from c2f_course.tasks.probes import is_class, module_output, state_shapes
 
 
@@ -90,8 +90,7 @@ def convmod_inputs(
 
 def ask_class(cls: type[nn.Module], m: nn.Module, x: Tensor, *args: float) -> Tensor | None:
     """What a student's module with m's weights gives for x. Hint unless it has the same layers as m."""
-    if not is_class(cls):
-        raise Hint("give the class itself, not an instance or its output, as in checks.convmod(ConvMod).")
+    hint_if(not is_class(cls), "give the class itself, not an instance or its output, as in checks.convmod(ConvMod).")
     have = state_shapes(cls, list(args))
     expect_filled(have)
     expect_layers(have, m, int(args[1]))
@@ -113,8 +112,7 @@ def expect_layers(have: dict[str, list[int]], m: nn.Module, kernel_size: int) ->
         ("v.0.weight", "v is a Sequential; V is one 1×1 convolution, with no GELU after it."),
         ("a.1.weight", "in your a the second layer has weights; between the two convolutions stands the GELU."),
     ):  # fmt: skip
-        if any(name.endswith(part) for name in have):
-            raise Hint(hint)
+        hint_if(any(name.endswith(part) for name in have), hint)
     for name, shape in want.items():
         mine = have.get(name)
         if mine and len(mine) == 4 and mine[2:] != shape[2:]:

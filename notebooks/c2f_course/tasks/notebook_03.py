@@ -16,6 +16,7 @@ from c2f_course.tasks.exercise import (
     expect_filled,
     expect_tensor,
     expect_untouched,
+    hint_if,
     task,
 )
 
@@ -31,23 +32,21 @@ def scale_inputs() -> Iterator[tuple]:
 
 def _ask_scale(cls: type[nn.Module], theirs: LayerScale, x: Tensor, channels: int, init: float) -> Tensor:
     """What a student's layer gives for x with these factors. Hint unless it begins as it should."""
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise Hint("give the class itself: checks.layer_scale(MyScale).")
+    hint_if(not (isinstance(cls, type) and issubclass(cls, nn.Module)), "give the class itself: "
+        "checks.layer_scale(MyScale).")  # fmt: skip
     mine = cls(channels, init)
     if any(value is ... for value in vars(mine).values()):
         raise Blank
     with torch.no_grad():
         expect_filled(mine(x))
         shapes = [tuple(parameter.shape) for parameter in mine.parameters()]
-        if not shapes:
-            raise Hint("it has nothing to learn: mine.parameters() is empty. A plain tensor stays as it is; which "
-                "class of torch.nn tells the optimizer about it?")  # fmt: skip
+        hint_if(not shapes, "it has nothing to learn: mine.parameters() is empty. A plain tensor stays as it is; which "
+            "class of torch.nn tells the optimizer about it?")  # fmt: skip
         gamma = next(mine.parameters())
         if len(shapes) > 1 or gamma.numel() not in (1, 4):
             raise Hint(f"it learns parameters of shape {' and '.join(map(str, shapes))}; one factor for each of the 4 "
                 "channels is all.")  # fmt: skip
-        if gamma.numel() == 1:
-            raise Hint("one factor for everything; layer scale has one for each channel.")
+        hint_if(gamma.numel() == 1, "one factor for everything; layer scale has one for each channel.")
         begin = "the factors begin at {}; they should begin at `init`, which was 0.5 here."
         known = [(torch.full((4,), float(value)), begin.format(value)) for value in (1, 0)]
         Expected("gamma at the beginning", torch.full((4,), 0.5), known, "It should be `init` everywhere.").compare(
@@ -120,8 +119,7 @@ def _expect_whole_images(made: Tensor, x: Tensor) -> None:
          "keep?"),
         (not 0.15 < share < 0.35, f"{share:.0%} of the images were dropped for p = 0.25; a quarter should be."),
     ):  # fmt: skip
-        if wrong:
-            raise Hint(hint)
+        hint_if(wrong, hint)
 
 
 def _scaled(x: Tensor, p: float) -> Expected:

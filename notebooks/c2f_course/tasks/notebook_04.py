@@ -9,7 +9,7 @@ from torch import Tensor
 
 from c2f.training.sources.photographs import load_photographs
 from c2f_course.figures.notebook_04 import LETTERS, RIDDLE, riddle_images, riddle_row
-from c2f_course.tasks.exercise import Blank, Expected, Hint, exercise, expect_tensor, expect_untouched, task
+from c2f_course.tasks.exercise import Blank, Expected, Hint, exercise, expect_tensor, expect_untouched, hint_if, task
 from c2f_course.tasks.training import cross_entropy
 
 SIDE = 8
@@ -42,8 +42,7 @@ def which(answer: dict[str, str]) -> str:
     photographs = load_photographs().images
     for letter, shown in riddle_images(photographs).items():
         name = answer[letter]
-        if name is ... or name is None:
-            raise Hint(f"{letter} has no name yet.")
+        hint_if(name is ... or name is None, f"{letter} has no name yet.")
         if name not in RIDDLE:
             raise Hint(f"{letter}: there is no {name!r} among them; the six are {', '.join(RIDDLE)}.")
         if not torch.equal(shown, riddle_row(name, photographs)):
@@ -72,8 +71,8 @@ def flip_some(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> str
         *((images.flip(axis), f"images or colours changed places; {sideways}") for axis in (0, 1)),
         (images, "with probability 1 every image should be mirrored, and none is. What is a random number < 1?"),
     ], sideways).compare(run(1.0))  # fmt: skip
-    if not _same(run(0.0), images):
-        raise Hint("with probability 0 no image should change. Compare the random numbers with `probability`.")
+    hint_if(not _same(run(0.0), images), "with probability 0 no image should change. Compare the random numbers with "
+        "`probability`.")  # fmt: skip
     flipped = mirrored(0.5, 1)
     kept, share = torch.isclose(run(0.5, 1), images).flatten(1).all(1), flipped.float().mean().item()
     again, other, few = mirrored(0.5, 1), mirrored(0.5, 2), mirrored(0.1, 3).float().mean().item()
@@ -89,8 +88,7 @@ def flip_some(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> str
          "generator to `torch.rand`."),
         (few > 0.3, f"with probability 0.1, {few:.0%} of the images are mirrored: about 10 % should be."),
     ):  # fmt: skip
-        if wrong:
-            raise Hint(hint)
+        hint_if(wrong, hint)
     return f"{share:.0%} of 256 images were mirrored, each by its own coin."
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2f_course.tasks.bug_hunt import SUSPECTS, guilt
-from c2f_course.tasks.exercise import Blank, Expected, Hint, exercise, expect_filled, task
+from c2f_course.tasks.exercise import Blank, Expected, Hint, exercise, expect_filled, hint_if, task
 from c2f_course.tasks.training import (
     ask_epoch,
     ask_rates,
@@ -86,9 +86,8 @@ def one_step(answer: Callable[..., float]) -> str:
         "After two calls the weights did not move by lr × gradient of the cross-entropy. Does the loss get the raw "
         "logits (it has its own softmax), and is there one backward() and one step()?",
     ).compare(made["weights"])
-    if made["attached"]:
-        raise Hint("the weights move as they should, but you return the loss with its graph; kept in a list, it keeps "
-            "every step's graph in memory too. .item() gives the bare number.")  # fmt: skip
+    hint_if(made["attached"], "the weights move as they should, but you return the loss with its graph; kept in a "
+        "list, it keeps every step's graph in memory too. .item() gives the bare number.")  # fmt: skip
     (x, labels), first = training(plan)[2][0], {**plan, "sizes": [5]}
     model, (loss,) = epoch_by_hand(first)
     Expected("the loss that you return", loss, [
@@ -121,8 +120,8 @@ def ema_update(answer: Callable[[nn.Module, nn.Module, float], nn.Module]) -> st
     expect_filled(result)
     if not isinstance(result, nn.Module):
         raise Hint(f"return the averaged model at the end; yours returns a {type(result).__name__}.")
-    if not torch.equal(flat(model), now):
-        raise Hint("the model that is being trained has changed: only the average may be written to.")
+    hint_if(not torch.equal(flat(model), now), "the model that is being trained has changed: only the average may be "
+        "written to.")  # fmt: skip
     both = "both shares together must be 1."
     Expected("the average", 0.9 * start + 0.1 * now, [
         (start, "the average has not moved: `a = …` gives the name to a new tensor and leaves the parameter as it was. "
@@ -135,10 +134,10 @@ def ema_update(answer: Callable[[nn.Module, nn.Module, float], nn.Module]) -> st
             f"{both}") for share in (0.1, 0.9)),
         (0.9 * start + now, f"the new weights count in full: {both}"),
     ], "Is every parameter updated, and once?").compare(flat(result))  # fmt: skip
-    if result is not average:
-        raise Hint("your function made another model; the average should be updated in place, step after step.")
-    if any(p.grad_fn is not None for p in result.parameters()):
-        raise Hint("the average remembers how it was computed; wrap the update in torch.no_grad().")
+    hint_if(result is not average, "your function made another model; the average should be updated in place, step "
+        "after step.")  # fmt: skip
+    hint_if(any(p.grad_fn is not None for p in result.parameters()), "the average remembers how it was computed; wrap "
+        "the update in torch.no_grad().")  # fmt: skip
     return "equal to AveragedModel's own update."
 
 
@@ -170,16 +169,13 @@ def bug_hunt(answer: Any) -> str:
     if not named:
         raise Blank
     for name, suspect in named.items():
-        if name not in tuple("ABCD"):
-            raise Hint(f"there is no curve {name!r}; they are A, B, C and D.")
-        if suspect not in SUSPECTS:
-            raise Hint(f"{suspect!r} is not on the list of suspects; copy one from it, word by word.")
+        hint_if(name not in tuple("ABCD"), f"there is no curve {name!r}; they are A, B, C and D.")
+        hint_if(suspect not in SUSPECTS, f"{suspect!r} is not on the list of suspects; copy one from it, word by word.")
     right = [name for name, suspect in named.items() if suspect == guilt(name)]
     wrong = [name for name in named if name not in right]
     count = f"{len(right)} of 4 right"
     if wrong:
         suspect = named[wrong[0]]
         raise Hint(f"{count}. Curve {wrong[0]} is not “{suspect}”: {SIGNS[suspect]} Is that what {wrong[0]} does?")
-    if len(right) < 4:
-        raise Hint(f"{count}, and all that you named so far. Which suspects are left for the others?")
+    hint_if(len(right) < 4, f"{count}, and all that you named so far. Which suspects are left for the others?")
     return "all four. Now unfold the code and find the line."

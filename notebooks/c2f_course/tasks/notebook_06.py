@@ -15,7 +15,7 @@ from c2f.models import Conv2Former, Conv2FormerConfig, create_model
 from c2f.training.augment import normalize
 from c2f.training.sources.photographs import load_photographs
 from c2f_course.tasks import fields
-from c2f_course.tasks.exercise import Expected, Hint, exercise, of_shape, task
+from c2f_course.tasks.exercise import Expected, Hint, exercise, hint_if, of_shape, task
 
 
 def map_inputs() -> Iterator[tuple[Tensor, Tensor, float]]:
@@ -94,8 +94,7 @@ def read_a_map(p: str, q: str, r: str) -> str:
              "alone."),
             (True, "look at the map of A, not of V: which sign has it there?"),
         ):  # fmt: skip
-            if word != of_a and wrong:
-                raise Hint(f"at {place} {hint}")
+            hint_if(word != of_a and wrong, f"at {place} {hint}")
     return "what A does is A's own sign and size; whether the product is above zero is V's matter as well."
 
 
@@ -163,9 +162,8 @@ def field_inputs() -> Iterator[tuple[Conv2Former, Tensor, int]]:
 
 def _ask_field(answer: Callable, model: Conv2Former, x: Tensor, stage: int) -> Tensor:
     made = answer(model, x, stage)
-    if x.requires_grad:
-        raise Hint("your function changes the images that it was given. Work on a copy: x.clone() before "
-            "requires_grad_().")  # fmt: skip
+    hint_if(x.requires_grad, "your function changes the images that it was given. Work on a copy: x.clone() before "
+        "requires_grad_().")  # fmt: skip
     return made
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from c2f.models.cost import multiply_adds
-from c2f_course.tasks.exercise import Expected, Hint, exercise, of_shape, task
+from c2f_course.tasks.exercise import Expected, Hint, exercise, hint_if, of_shape, task
 
 
 def cut(grid: Tensor, side: int) -> Tensor:
@@ -53,8 +53,8 @@ def into_windows(x_hwc: Tensor, side: int) -> Expected:
     ]  # fmt: skip
     axes = (
         lambda made: isinstance(made, Tensor) and made.ndim in (4, 5) and made.numel() == x.numel(),
-        "the result has shape {shape}: the tokens of a window belong in ONE axis, and so do the windows: "
-        "(windows, side², C). Join the axes.",
+        "the result has shape {shape}: the tokens of a window belong in ONE axis, and so do the windows: (windows, "
+        "side², C). Join the axes.",
     )
     return Expected("the windows", at(order), mistakes, "Split H into (H / side, side) and W into (W / side, side). "
         "Which of the four count windows?", signs=[axes])  # fmt: skip
@@ -233,24 +233,19 @@ FLAWS = ("training", "luck", "padding", "hardware", "nothing")
 
 _FLAW_HINTS = {
     ("first", "luck"): "single runs may well be compared here, but look at the numbers in the sentence first: what did "
-    "each network get, and how much of it?",
+     "each network get, and how much of it?",
     ("first", "padding"): "nothing is said of sizes or tokens. Compare what each network was given.",
     ("first", "nothing"): "would you bet on X if Y were trained three times as long as well?",
     ("second", "training"): "both had 100 epochs from the same people: the budget is equal. How sure is a fifth of a "
-    "point?",
+     "point?",
     ("second", "padding"): "nothing is said of sizes or tokens. How many runs were there, and which epoch was taken?",
-    (
-        "second",
-        "nothing",
-    ): "train P twice with different seeds: will both runs end within 0.2 points of each other? And who chose the "
-    "epoch?",
-    (
-        "third",
-        "training",
-    ): "same recipe for both: that is in order (as far as one recipe can suit both). Equal in what?",
+    ("second", "nothing"): "train P twice with different seeds: will both runs end within 0.2 points of each other? "
+     "And who chose the epoch?",
+    ("third", "training"): "same recipe for both: that is in order (as far as one recipe can suit both). Equal in "
+     "what?",
     ("third", "luck"): "five seeds and seven points: that is no luck. Equal in what, and for which image size?",
     ("third", "nothing"): "recipe and seeds are in order. But swin_t at 32×32: what are its multiply-adds spent on?",
-}
+}  # fmt: skip
 
 
 @exercise("07.5", "What is wrong with these three?", "easy", 5)
@@ -260,8 +255,8 @@ def flaws(first: Any, second: Any, third: Any) -> str:
         if not isinstance(said, str) or said.strip().lower() not in FLAWS:
             raise Hint(f"{name} is {said!r}; use one of {', '.join(map(repr, FLAWS))}.")
         said = said.strip().lower()
-        if said == "hardware":
-            raise Hint(f"{name}: no time and no speed is claimed, and an accuracy does not depend on the machine.")
+        hint_if(said == "hardware", f"{name}: no time and no speed is claimed, and an accuracy does not depend on the "
+            "machine.")  # fmt: skip
         if said != flaw:
             raise Hint(f"{name}: {_FLAW_HINTS[name, said]}")
     return "each reads well at first sight, and each leaves out what the checklist asks for."

@@ -13,13 +13,13 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from c2f.training.history import EpochRecord, History
-from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_filled, expect_number, task
+from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_filled, expect_number, hint_if, task
 
 # ---- 08.1 Median and range
 
@@ -27,8 +27,8 @@ from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_filled, e
 def _ask_speed(answer: Callable[..., Any], seconds: list[float], batch: int) -> Any:
     given = list(seconds)
     found = answer(given, batch)
-    if given != seconds:
-        raise Hint("your function changes the list that it is given; sorted(...) makes a new one, .sort() does not.")
+    hint_if(given != seconds, "your function changes the list that it is given; sorted(...) makes a new one, .sort() "
+        "does not.")  # fmt: skip
     # for an even number of steps, which of the two medians is a matter of taste
     if isinstance(found, tuple | list) and len(found) == 3 and found[0] == batch / statistics.median(seconds):
         return statistics.median(batch / s for s in seconds), *found[1:]
@@ -112,16 +112,14 @@ def seconds_of(answer: Callable[..., Any]) -> str:
     device, rounds = FakeDevice(), 5
     found = answer(device.work, device.synchronize, device.clock, rounds)
     one = device.launching + device.work_seconds
-    if isinstance(found, numbers.Real):
-        raise Hint("return a list with the seconds of each round: from one number nobody can tell the spread.")
+    hint_if(isinstance(found, numbers.Real), "return a list with the seconds of each round: from one number nobody can "
+        "tell the spread.")  # fmt: skip
     if not isinstance(found, list | tuple) or not all(isinstance(value, numbers.Real) for value in found):
         raise Hint(f"return a list of numbers, the seconds of each round; this is a {type(found).__name__}.")
-    if not device.readings:
-        raise Hint("the clock was never read: call clock() before the work and after it, and subtract.")
-    if device.calls == 0:
-        raise Hint("the work was never done: call work() in every round.")
-    if len(found) == rounds + 1 and found[0] > one + device.warm_up_seconds / 2:
-        raise Hint("the first figure is the warm-up's: do that call before you begin to measure, and leave it out.")
+    hint_if(not device.readings, "the clock was never read: call clock() before the work and after it, and subtract.")
+    hint_if(device.calls == 0, "the work was never done: call work() in every round.")
+    hint_if(len(found) == rounds + 1 and found[0] > one + device.warm_up_seconds / 2, "the first figure is the "
+        "warm-up's: do that call before you begin to measure, and leave it out.")  # fmt: skip
     if len(found) != rounds:
         raise Hint(f"for {rounds} rounds the list should have {rounds} numbers, and has {len(found)}.")
     _check_rounds(found, device, one)
@@ -130,15 +128,15 @@ def seconds_of(answer: Callable[..., Any]) -> str:
             f"each round takes this device {one:.3f} s, and your list says {', '.join(f'{v:.3f}' for v in found)}: "
             "what else lies between two readings of the clock?"
         )
-    if device.calls > rounds + 3:
-        raise Hint(f"work() ran {device.calls} times for {rounds} rounds; a call or two of warm-up will do.")
+    hint_if(device.calls > rounds + 3, f"work() ran {device.calls} times for {rounds} rounds; a call or two of warm-up "
+        "will do.")  # fmt: skip
     return "it waits before it starts and before it stops, and the first call is not in the list."
 
 
 def _check_rounds(found: list[float] | tuple[float, ...], device: FakeDevice, one: float) -> None:
     """What is wrong with some rounds, by its trace in their seconds."""
-    if any(value < 0 for value in found):
-        raise Hint("some rounds take less than no time: subtract the earlier reading from the later one.")
+    hint_if(any(value < 0 for value in found), "some rounds take less than no time: subtract the earlier reading from "
+        "the later one.")  # fmt: skip
     if all(value <= 2 * device.launching for value in found):
         raise Hint(
             f"your rounds take {1e3 * found[-1]:.0f} ms, and the device needs {1e3 * device.work_seconds:.0f} for the "
@@ -146,24 +144,18 @@ def _check_rounds(found: list[float] | tuple[float, ...], device: FakeDevice, on
         )
     warm = device.warm_up_seconds
     if device.synchronizations and found[0] > warm / 2 and all(abs(value - one) < 1e-6 for value in found[1:]):
-        if device.calls == len(found):
-            raise Hint(
-                "the first round is much longer than the others: the first call chooses kernels and fetches memory. "
-                "Call work() once before the rounds."
-            )
+        hint_if(device.calls == len(found), "the first round is much longer than the others: the first call chooses "
+            "kernels and fetches memory. Call work() once before the rounds.")  # fmt: skip
         raise Hint(
             "the first round also counts what was in the queue before it: the warm-up was handed over, and not waited "
             "for. Wait before you start the clock, too."
         )
-    if found[0] > warm / 2:
-        raise Hint(
-            "the first round is far too long, and others are off: wait for the device before every reading of the "
-            "clock, the one at the start as well as the one at the end."
-        )
-    if len(found) > 1 and all(b > a + one / 2 for a, b in pairwise(found)):
-        raise Hint("every round is longer than the one before: start the clock anew in each round.")
-    if device.synchronizations and all(value <= 2 * device.launching for value in found[1:]):
-        raise Hint("only one round waits for the device: synchronize inside the loop, in every round.")
+    hint_if(found[0] > warm / 2, "the first round is far too long, and others are off: wait for the device before "
+        "every reading of the clock, the one at the start as well as the one at the end.")  # fmt: skip
+    hint_if(len(found) > 1 and all(b > a + one / 2 for a, b in pairwise(found)), "every round is longer than the one "
+        "before: start the clock anew in each round.")  # fmt: skip
+    hint_if(device.synchronizations and all(value <= 2 * device.launching for value in found[1:]), "only one round "
+        "waits for the device: synchronize inside the loop, in every round.")  # fmt: skip
 
 
 # ---- 08.3 Amdahl's law
@@ -271,8 +263,8 @@ def time_to(answer: Callable[..., Any]) -> str:
         expect_filled(never)
     except Exception as error:  # it did well for the other targets, so it is neither a gap nor a slip in general
         raise Hint(
-            "no epoch reaches 90 %, and there your function returns nothing, or stops with an error: what did "
-            "the exercise want for never?"
+            "no epoch reaches 90 %, and there your function returns nothing, or stops with an error: what did the "
+            "exercise want for never?"
         ) from error
     if never != math.inf:
         raise Hint(f"no epoch reaches 90 %, and you say {expect_number(never, 'the time to 90%'):g} s. Return "
@@ -304,52 +296,32 @@ def _alike(*fields: str) -> bool:
     return all(_A[name] == _B[name] and _A[name] is not None for name in fields)
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A sentence about TABLE, whether its figures bear it out, and where to look when that was misjudged."""
 
     sentence: str
-    holds: Callable[[], bool]
+    holds: bool
     look: str
 
 
-CLAIMS: dict[str, Claim] = {
-    "a": Claim(
-        "A has less than a third of B's parameters.",
-        lambda: _A["parameters"] < _B["parameters"] / 3,
-        "parameters are counted, not measured: no seed, no clock and no choice is in them. Divide.",
-    ),
-    "b": Claim(
-        "A is more accurate than B.",
-        lambda: _alike("accuracy of") and _A["runs"] > 1 and _A["accuracy"] - _B["accuracy"] > _B["spread over runs"],
-        "compare how each accuracy was chosen, from how many runs, and the gap with the spread.",
-    ),
-    "c": Claim(
-        "On GPU X, A's architecture is 1.9 times as fast as B's.",
-        lambda: _alike("hardware", "batch", "precision"),
-        "what beside the architecture is not the same in the two measurements of images/s?",
-    ),
-    "d": Claim(
-        "Had A's last epoch been reported, its figure would be 84.2 or lower.",
-        lambda: _A["accuracy of"] == "best epoch",
-        "the last epoch is one of those among which the best was chosen.",
-    ),
-    "e": Claim(
-        "Another seed may well move B's accuracy by 0.4.",
-        lambda: _B["runs"] > 1 and _B["spread over runs"] >= 0.4,
-        "for one of the two networks the table says how far runs lie apart.",
-    ),
-    "f": Claim(
-        "A needs less memory than B.",
-        lambda: _alike("batch") and None not in (_A["peak memory"], _B["peak memory"]),
-        "fewer parameters are not less memory: look for the column that would say it.",
-    ),
-    "g": Claim(
-        "A reaches 80 % sooner than B.",
-        lambda: "time to 80 %" in _A,
-        "a whole training's minutes do not say when 80 % was reached: which column would?",
-    ),
-}
+CLAIMS = {
+    "a": Claim("A has less than a third of B's parameters.", _A["parameters"] < _B["parameters"] / 3, "parameters are "
+    "counted, not measured: no seed, no clock and no choice is in them. Divide."),
+    "b": Claim("A is more accurate than B.", _alike("accuracy "
+    "of") and _A["runs"] > 1 and _A["accuracy"] - _B["accuracy"] > _B["spread over runs"], "compare how each accuracy "
+    "was chosen, from how many runs, and the gap with the spread."),
+    "c": Claim("On GPU X, A's architecture is 1.9 times as fast as "
+    "B's.", _alike("hardware", "batch", "precision"), "what beside the architecture is not the same in the two "
+    "measurements of images/s?"),
+    "d": Claim("Had A's last epoch been reported, its figure would be 84.2 or lower.", _A["accuracy of"] == "best "
+    "epoch", "the last epoch is one of those among which the best was chosen."),
+    "e": Claim("Another seed may well move B's accuracy by 0.4.", _B["runs"] > 1 and _B["spread over "
+    "runs"] >= 0.4, "for one of the two networks the table says how far runs are apart."),
+    "f": Claim("A needs less memory than B.", _alike("batch", "peak memory"), "fewer parameters are not less memory: "
+    "look for the column that would say it."),
+    "g": Claim("A reaches 80 % sooner than B.", "time to 80 %" in _A, "a whole training's minutes do not say when 80 % "
+    "was reached: which column would?"),
+}  # fmt: skip
 
 
 @exercise("08.5", "What does this table say?", "hard", 8)
@@ -362,9 +334,9 @@ def supported(answer: Any) -> str:
     if strange := letters - set(CLAIMS):
         raise Hint(f"there is no sentence {', '.join(sorted(strange))}; they are {', '.join(CLAIMS)}.")
     for letter, claim in CLAIMS.items():
-        if (letter in letters) and not claim.holds():
-            raise Hint(f"({letter}) “{claim.sentence}” may be true, but this table does not show it: {claim.look}")
+        hint_if((letter in letters) and not claim.holds, f"({letter}) “{claim.sentence}” may be true, but this table "
+            f"does not show it: {claim.look}")  # fmt: skip
     for letter, claim in CLAIMS.items():
-        if letter not in letters and claim.holds():
-            raise Hint(f"({letter}) “{claim.sentence}” does follow from this table: {claim.look}")
+        hint_if(letter not in letters and claim.holds, f"({letter}) “{claim.sentence}” does follow from this table: "
+            f"{claim.look}")  # fmt: skip
     return "and whoever wanted to claim more would have to measure more."

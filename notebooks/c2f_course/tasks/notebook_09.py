@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_number, task
+from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_number, hint_if, task
 
 RUNS_A = (81.2, 82.0, 81.6)
 RUNS_B = (82.1, 81.5, 82.3)
@@ -53,17 +53,14 @@ def _ask_interval(answer: Callable[..., Any], right: int, n: int) -> tuple[float
     """The middle of an interval and half its width."""
     found = _two(answer(right, n), "return two numbers, (low, high): the interval's ends.")
     low, high = (expect_number(end, name) for end, name in zip(found, ("low", "high"), strict=True))
-    if low > high:
-        raise Hint("low is above high: give the lower end first.")
-    if high > 1.5:
-        raise Hint("these are per cent or counts; the accuracy here is a share from 0 to 1, and so are both ends.")
+    hint_if(low > high, "low is above high: give the lower end first.")
+    hint_if(high > 1.5, "these are per cent or counts; the accuracy here is a share from 0 to 1, and so are both ends.")
     return (low + high) / 2, (high - low) / 2
 
 
 def _two(found: Any, hint: str) -> Any:
     found = found.tolist() if isinstance(found, Tensor) else found
-    if found is not None and found is not ... and (not isinstance(found, list | tuple) or len(found) != 2):
-        raise Hint(hint)
+    hint_if(found is not None and found is not ... and (not isinstance(found, list | tuple) or len(found) != 2), hint)
     return found
 
 
@@ -231,6 +228,6 @@ def conclusions(answer: Collection[str]) -> str:
 def _letters(answer: Any) -> set[str]:
     if isinstance(answer, str):
         answer = [letter for letter in answer if letter.isalnum()]
-    if not isinstance(answer, Collection) or not all(isinstance(letter, str) for letter in answer):
-        raise Hint("give the letters of the statements as a set of strings, such as {'x', 'y'}.")
+    hint_if(not isinstance(answer, Collection) or not all(isinstance(letter, str) for letter in answer), "give the "
+        "letters of the statements as a set of strings, such as {'x', 'y'}.")  # fmt: skip
     return {letter.strip().strip("()").lower() for letter in answer}

@@ -474,7 +474,7 @@ def named() -> dict[str, str]:
 
 
 NAMED, HUNTED = named(), {name: guilt(name) for name in "ABCD"}
-HOLDING = {letter for letter, claim in notebook_08.CLAIMS.items() if claim.holds()}
+HOLDING = {letter for letter, claim in notebook_08.CLAIMS.items() if claim.holds}
 
 
 def other_name(wrong: str) -> tuple[Any, str]:
