@@ -116,7 +116,6 @@ def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) ->
             (x, "in evaluation the branch is left out; it should be there, whole."),
             (branch, "x is missing in the sum."),
         ], "In evaluation it is x + branch.")  # fmt: skip
-    lost = "x is dropped with the branch; then the image is gone. Only the branch is."
     mistakes = [
         (x + branch * keep, "the right images are dropped, but the others are as they were: then the branch adds less "
          "on average in training than in evaluation. By what is it rescaled?"),
@@ -128,8 +127,8 @@ def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) ->
          "where u < p, so that everybody with these u drops the same ones."),
         (x + branch * column(u > p) * scale, "nearly: an image is dropped where u < p, and not where it equals p; "
          "torch.rand can give an exact 0, and p = 0 must drop nobody."),
-        ((x + branch) * keep * scale, lost),
-        ((x + branch) * keep, lost),
+        (((x + branch) * keep * scale, (x + branch) * keep), "x is dropped with the branch; then the image is gone. "
+         "Only the branch is."),
         ((x + branch * keep) * scale, "x is rescaled as well; only the branch is."),
         (branch * keep * scale, "x is missing in the sum."),
         (x + branch, "nothing is dropped."),

@@ -82,7 +82,6 @@ def terms(u: Tensor, kernel: Tensor, p: tuple[int, int]) -> Expected:
         return len(shape) == 4 and shape[:2] == wanted[:2] and max(shape[2:]) <= k and shape != wanted
 
     window, right = _window(u, k, p), times()
-    own = "your result has shape {shape}: every image and every channel has its own terms."
     mistakes = [
         (times(kernel=kernel.flip(1, 2)), "the kernel is turned by 180°: W[δ] meets U at p + δ, so its first row meets "
          "what lies ABOVE p."),
@@ -109,8 +108,8 @@ def terms(u: Tensor, kernel: Tensor, p: tuple[int, int]) -> Expected:
             "p.") for i, j in NEAR),
         (of_shape(*u.shape), f"your result is as large as the map; at ONE position there are {k}×{k} terms in each "
          "channel."),
-        (of_shape(*wanted[1:]), own),
-        (of_shape(*wanted[2:]), own),
+        ((of_shape(*wanted[1:]), of_shape(*wanted[2:])), "your result has shape {shape}: every image and every channel "
+         "has its own terms."),
     ]  # fmt: skip
     at = f"of the {k}×{k} terms at row {row}, column {column} of a {size[0]}×{size[1]} map"
     cut_off = (
@@ -126,14 +125,12 @@ def terms(u: Tensor, kernel: Tensor, p: tuple[int, int]) -> Expected:
 def sums(u: Tensor, kernel: Tensor, bias: Tensor, p: tuple[int, int]) -> Expected:
     k, bias = kernel.shape[1], bias.double()
     total = (kernel * _window(u, k, p)).double().sum(dim=(2, 3))
-    mean = "you took the mean of the terms. A is their sum."
     mistakes = [
         (of_shape(len(u)), "you summed over the channels as well: each channel has an A of its own."),
         (of_shape(*u.shape[:2], k, k), "these are k×k numbers for each channel; A is one, their sum with the bias."),
         (total, "the bias is missing: the terms, and then one number more for each channel."),
         (total + k * k * bias, f"the bias is added {k * k} times, once a term. It comes once, after the sum."),
-        (total / k**2 + bias, mean),
-        ((total + bias) / k**2, mean),
+        ((total / k**2 + bias, (total + bias) / k**2), "you took the mean of the terms. A is their sum."),
         (total - bias, "the bias is subtracted; it is added."),
         (total * bias, "the bias is multiplied; it is added."),
     ]  # fmt: skip
@@ -211,15 +208,15 @@ def _laid(kernel: Tensor, p: tuple[int, int], size: tuple[int, int], kind: str, 
         return len(shape) == 3 and shape[1] <= k >= shape[2] and shape != (channels, *size)
 
     flat = right.flatten(1)
-    over = "what hangs over one edge of the map comes in at the other. It is lost: there U is 0."
-    line = f"your {kind} is one long line of {height * width} numbers; make it a map, (C, H, W)."
+    lines = ((height * width,), (channels, height * width), (channels, 1, height * width))
+    one_line = tuple(of_shape(*shape) for shape in lines)
     mistakes = [
         (other, told),
         (laid(taps=used.mT), "rows and columns of the kernel are exchanged."),
         (laid(taps=used.flip(1)), "the kernel's rows run the wrong way; its columns are right."),
         (laid(taps=used.flip(2)), "the kernel's columns run the wrong way; its rows are right."),
-        (laid("wrapped"), over),
-        (laid("overwritten"), over),
+        ((laid("wrapped"), laid("overwritten")), "what hangs over one edge of the map comes in at the other. It is "
+         "lost: there U is 0."),
         (laid("negative"), "what hangs over the upper or the left edge comes in at the other: an index below 0 counts "
          "from the end. It is lost."),
         (laid("clamped"), "what hangs over the edge piles up in the map's last row or column. It is lost."),
@@ -239,8 +236,7 @@ def _laid(kernel: Tensor, p: tuple[int, int], size: tuple[int, int], kind: str, 
         (laid(taps=torch.ones_like(used)), "that says where the kernel reaches; what does it weigh there?"),
         *((laid(shift=at), "nearly: the kernel lies one position off. Its middle belongs on the "
             "position.") for at in NEAR),
-        (of_shape(height * width) if channels == 1 else of_shape(channels, height * width), line),
-        (of_shape(channels, 1, height * width), line),
+        (one_line, f"your {kind} is one long line of {height * width} numbers; make it a map, (C, H, W)."),
         (of_shape(channels, height + k - 1, width + k - 1), f"your {kind} has {height + k - 1}×{width + k - 1} "
          "numbers: the rim where the kernel hangs over the edge is still there. No position of the map belongs to it."),
         (of_shape(channels, width, height), "height and width are exchanged: a map is (C, H, W)."),
@@ -423,7 +419,6 @@ def pixels(field: Tensor, share: float) -> Expected:
     sizes = field.double().flatten().sort(descending=True).values
     inside, wanted, n = sizes.cumsum(0), share * sizes.sum(), len(sizes)
     right = int((inside < wanted).sum()) + 1
-    value = "that counts the pixels above a share of the largest VALUE; asked for is a share of the SUM."
     mistakes = [
         (right - 1, "that is one pixel too few: together they should hold AT LEAST the share."),
         (right / n, "that is a share of the area; asked for is the number of pixels."),
@@ -432,8 +427,8 @@ def pixels(field: Tensor, share: float) -> Expected:
          "do are the brightest ones."),
         (int((field.double().flatten().cumsum(0) < wanted).sum()) + 1, "it takes the pixels in the order in which they "
          "lie; the fewest pixels that do are the brightest ones."),
-        (int((sizes >= share * sizes[0]).sum()), value),
-        (int((sizes > share * sizes[0]).sum()), value),
+        ((int((sizes >= share * sizes[0]).sum()), int((sizes > share * sizes[0]).sum())), "that counts the pixels "
+         "above a share of the largest VALUE; asked for is a share of the SUM."),
         (int((inside <= wanted).sum()) + 1, "one too many where the pixels hold the share exactly: AT LEAST the share "
          "is enough."),
         (int((inside < share).sum()) + 1, "the field does not sum to 1: its sum counts."),
@@ -516,7 +511,6 @@ def crop(kernels: Tensor, radius: int) -> Expected:
 def removed(kernels: Tensor, changed: Tensor) -> Expected:
     kernels, left, taps = kernels.double(), changed.double(), kernels[0].numel()
     whole, rest = kernels.square().sum(dim=(1, 2)), left.square().sum(dim=(1, 2))
-    root = "energy_removed takes a root; energy is the sum of squares itself."
     mistakes = [
         (of_shape(), "energy_removed gives one number; every kernel has a share of its own."),
         (of_shape(1), "energy_removed gives one number; every kernel has a share of its own."),
@@ -529,8 +523,8 @@ def removed(kernels: Tensor, changed: Tensor) -> Expected:
         ((whole - rest) / whole.sum(), "energy_removed divides by the energy of all kernels together; each has its "
          "own."),
         ((whole - rest) / rest, "energy_removed divides by what is left; the share is of the whole."),
-        (1 - (rest / whole).sqrt(), root),
-        (((kernels - left).square().sum(dim=(1, 2)) / whole).sqrt(), root),
+        ((1 - (rest / whole).sqrt(), ((kernels - left).square().sum(dim=(1, 2)) / whole).sqrt()), "energy_removed "
+         "takes a root; energy is the sum of squares itself."),
         (1 - left.sum(dim=(1, 2)) / kernels.sum(dim=(1, 2)), "energy_removed adds the taps with their signs; energy is "
          "the sum of their squares."),
     ]  # fmt: skip
@@ -569,14 +563,12 @@ def control(kernels: Tensor, radius: int, scores: Tensor) -> Expected:
     def slip(**how: Any) -> Tensor:
         return control_of(kernels, radius, scores, **how)
 
-    lowest = "control_kernels begins with the lowest score; the highest goes first."
-    stopped = "control_kernels stops one tap too early: it goes on until AT LEAST as much energy is gone."
     mistakes = [
         (slip(spare=False), "control_kernels takes the middle tap as well; it stays in the crop, so it stays here."),
-        (slip(least=True), lowest),
-        (slip(least=True, spare=False), lowest),
-        (slip(early=True), stopped),
-        (slip(early=True, spare=False), stopped),
+        ((slip(least=True), slip(least=True, spare=False)), "control_kernels begins with the lowest score; the highest "
+         "goes first."),
+        ((slip(early=True), slip(early=True, spare=False)), "control_kernels stops one tap too early: it goes on until "
+         "AT LEAST as much energy is gone."),
         (slip(count=True), "control_kernels takes away as many TAPS as the crop does; it should be as much ENERGY."),
         (slip(count=True, spare=False), "control_kernels takes away as many TAPS as the crop does, and the middle may "
          "be one of them; it should be as much ENERGY, without the middle."),
@@ -614,8 +606,6 @@ def effect_of(logits: Tensor, changed: Tensor) -> Expected:
     p, q, raw = logits.softmax(1), changed.softmax(1), (logits - changed).abs()
     apart, squares = (p - q).abs().sum(1), ((p - q) ** 2).sum(1)
     over_images = (logits.softmax(0) - changed.softmax(0)).abs().sum(1)
-    compared = "effect compares the logits; make them probabilities first."
-    squared = "effect takes squares; absolute values are asked for."
     mistakes = [
         (apart.mean(), "effect lacks the half: every probability that one class loses another one gains, and it should "
          "be counted once."),
@@ -623,15 +613,13 @@ def effect_of(logits: Tensor, changed: Tensor) -> Expected:
         (apart.sum(), "effect sums over the images, and the half is missing."),
         (apart.mean() / classes, "effect takes the mean over the classes; over them it is a sum, and its half."),
         (apart.mean() / classes / 2, "effect takes the mean over the classes; over them it is a sum."),
-        (raw.sum(1).mean() / 2, compared),
-        (raw.sum(1).mean(), compared),
-        (raw.mean(), compared),
+        ((raw.sum(1).mean() / 2, raw.sum(1).mean(), raw.mean()), "effect compares the logits; make them probabilities "
+         "first."),
         (over_images.mean() / 2, "effect's softmax runs over the images; the probabilities of ONE image sum to 1."),
         (apart.amax() / 2, "effect takes the worst image; the mean is asked for."),
         ((p.argmax(1) != q.argmax(1)).double().mean(), "effect counts the images whose answer changes; asked for is "
          "how far the probabilities move."),
-        (squares.mean(), squared),
-        (squares.mean() / 2, squared),
+        ((squares.mean(), squares.mean() / 2), "effect takes squares; absolute values are asked for."),
         (squares.sqrt().mean(), "effect takes the root of squares; absolute values are asked for."),
         ((p - q).abs().amax(1).mean(), "effect looks at the class that moves most; the sum over all of them counts."),
         (of_shape(len(logits)), "effect gives a number for each image; their mean is asked for."),

@@ -135,8 +135,8 @@ def expect_close(value: Any, expected: Tensor | float, what: str, *, hint: str =
 
 
 Mistakes = Sequence[tuple[Any, str]]
-"""What known mistakes lead to, each with its hint. A value that may raise on some inputs is given as a function without
-arguments; where it raises, the mistake is passed over."""
+"""What known mistakes lead to, each with its hint; several values with the same hint in a tuple. A value that may raise
+on some inputs is given as a function without arguments; where it raises, the mistake is passed over."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +174,20 @@ class Expected:
         otherwise = self.otherwise if isinstance(self.otherwise, str) else _said_of(made, self.otherwise)
         expect_close(made, right, self.what, hint=otherwise, tolerance=tolerance)
 
+    @property
+    def each(self) -> list[tuple[Any, str]]:
+        """The mistakes, one value at a time."""
+        return [
+            (one, hint) for values, hint in self.mistakes for one in (values if isinstance(values, tuple) else [values])
+        ]
+
     def _hints(self, made: Tensor, tolerance: float) -> Iterator[str]:
         right = as_tensor(self.right)
         made = made.reshape(right.shape) if right.numel() == made.numel() == 1 else made
         if is_close(made, right, tolerance):
             return
-        values = [
-            (value, hint) for value, hint in ((_value(v), hint) for v, hint in self.mistakes) if value is not None
-        ]
+        values = [(_value(value), hint) for value, hint in self.each]
+        values = [(value, hint) for value, hint in values if value is not None]
         yield from (hint for value, hint in values if is_close(made, value, tolerance))
         for value, hint in values:
             infinite = not _is_finite(value) and not _is_finite(made) and not value.isneginf().all()

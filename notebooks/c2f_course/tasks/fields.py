@@ -30,7 +30,6 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
     size = own.abs()
     right = mean(size)
     late = "you averaged first and took the size afterwards, so signs cancel. Size first, then the mean."
-    again = "gradients of one image are still there when the next one comes: .grad adds up until it is cleared."
     squares = own.square()
     counted = torch.arange(count, 0, -1)[:, None, None, None] * size
     places = {(rows // 2 - i, columns // 2 - j) for i in (0, 1) for j in (0, 1)} | {(0, 0), (rows // 2, columns - 1)}
@@ -41,8 +40,7 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
          "well."),
         (own.sum(dim=(0, 1)), "the sizes are missing: a gradient has a sign, and pixels that push the feature down "
          "count as well."),
-        (mean(own).abs(), late),
-        (own.sum(dim=(0, 1)).abs(), late),
+        ((mean(own).abs(), own.sum(dim=(0, 1)).abs()), late),
         *((part.abs().mean(0), late) for part in (own.mean(0), own.mean(1), own.sum(1), own.sum(0))),
         (mean(gradients((whole, whole)).abs()), "that is the gradient of all positions together; take the feature at "
          "the middle position only."),
@@ -54,15 +52,14 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
         *((size[n].mean(0), "that is one image's field; the mean over all of them is asked "
             "for.") for n in (0, -1) if count > 1),
         (size[:, 0].mean(0), "that is one colour; the mean over all three is asked for."),
-        (mean(counted), again),
-        (mean(counted) / count, again),
-        (mean(own.cumsum(0).abs()), again),
+        ((mean(counted), mean(counted) / count, mean(own.cumsum(0).abs())), "gradients of one image are still there "
+         "when the next one comes: .grad adds up until it is cleared."),
         *((mean(gradients(at).abs()), f"that is the field of another position, {at}. The middle of the map is at (H' "
             "// 2, W' // 2).") for at in sorted(places)),
     ]  # fmt: skip
     if shares:
-        totals = [(value, (1.0, value.sum(), value.abs().sum()), hint) for value, hint in mistakes]
-        mistakes = [(value / total, hint) for value, each, hint in totals for total in each]
+        each = Expected("the field", right, mistakes).each  # divided by its sum, by that of its sizes, or not
+        mistakes = [((value, value / value.sum(), value / value.abs().sum()), hint) for value, hint in each]
         mistakes.append((right, f"right up to a factor: yours sums to {right.sum():.3g}. Divide by the sum, to compare "
             "models."))  # fmt: skip
     else:
@@ -82,7 +79,11 @@ def effective_field(feature_of: Callable[[Tensor], Tensor], images: Tensor, shar
         (of_shape(rows, columns), "your field has the size of the feature map; it should say something of every "
          "PIXEL."),
     ]  # fmt: skip
-    zero = "the field is zero everywhere: does the feature depend on the tensor that you differentiate by?"
-    signs = [(lambda made: isinstance(made, Tensor) and not made.any(), zero)]
+    signs = [
+        (
+            lambda made: isinstance(made, Tensor) and not made.any(),
+            "the field is zero everywhere: does the feature depend on the tensor that you differentiate by?",
+        )
+    ]
     return Expected("the field", right / right.sum() if shares else right, mistakes, "Which feature is it the gradient "
         "of, by what, and what is averaged?", 1e-4, signs)  # fmt: skip

@@ -168,7 +168,6 @@ def multiply_adds(side: int, channels: int, k: int) -> dict[str, Expected]:
     apart = "that counts multiplications and additions apart; a multiply-add is one of each."
     positions = "how many positions has a map of that side?"
     numbers = "k is the kernel's side; how many numbers are in the kernel?"
-    every = "each position asks EVERY position: that is n times n scores."
     return {
         "depthwise": Expected(f"depthwise {at}", depthwise, [
             (2 * n * k * k * c, apart),
@@ -189,7 +188,7 @@ def multiply_adds(side: int, channels: int, k: int) -> dict[str, Expected]:
         "attention": Expected(f"attention {at}", 2 * scores, [
             (scores, "that is one of two products: the scores q · k, and then the weights times the values."),
             (4 * scores, apart),
-            (2 * n * c, every),
+            (2 * n * c, "each position asks EVERY position: that is n times n scores."),
             (2 * side * c, "n is the number of positions, not the side; and each position asks every position."),
             (2 * n * n, "a score sums over the channels: how many multiply-adds is one?"),
             (2 * n * n * c * c, "a score q · k sums over the channels once: C multiply-adds, not C²."),

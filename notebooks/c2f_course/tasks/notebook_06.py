@@ -39,15 +39,13 @@ def whole_map(u: Tensor, kernel: Tensor, bias: float) -> Expected:
     right, wide, terms = convolved(), convolved(padding=5), kernel.numel()
     rows, columns = u.shape
     around = F.pad(u[None, None], [2] * 4, mode="circular"), F.pad(u[None, None], [2] * 4, mode="replicate")
-    mean = "you took the mean of the terms. A is their sum."
     mistakes = [
         (of_shape(rows - 4, columns - 4), "your map has lost two rows and columns on each side: A exists at the edge, "
          "too, with zeros outside."),
         (of_shape(columns, rows), "your map has 11 rows and 8 columns, U has 8 and 11: rows come first."),
         (right - bias, "the bias is missing: 25 terms, and then one number more for the whole channel."),
         (right + (terms - 1) * bias, "the bias is in it 25 times, once a tap. It is added once, after the sum."),
-        ((right - bias) / terms + bias, mean),
-        (right / terms, mean),
+        (((right - bias) / terms + bias, right / terms), "you took the mean of the terms. A is their sum."),
         (convolved(kernel.flip(0, 1)), "your kernel is turned around. A convolution in deep learning does not turn "
          "it."),
         (wide[:rows, :columns], "your windows begin as for an 11×11 kernel. This one is 5×5: the rim of zeros is half "
@@ -116,20 +114,14 @@ def energy_of_rings(kernel: Tensor) -> Expected:
     steps = torch.arange(len(kernel)) - len(kernel) // 2
     squares, per_tap = kernel.square(), right / torch.bincount(ring.flatten())
     circle = by((steps[:, None] ** 2 + steps**2).double().sqrt().round().clamp(max=count - 1), squares)
-    mean = "you took a mean over each ring's taps. The energy of a ring is their sum, however many they are."
-    sizes = (
-        "you added sizes. Energy is the sum of squares, as a share of the whole: a tap twice as large counts four "
-        "times."
-    )
     mistakes = [
         (of_shape(count - 1), f"{count - 1} rings of a {len(kernel)}×{len(kernel)} kernel: one is missing. Count from "
          f"the centre, ring 0, to the edge, ring {count - 1}."),
         (right * squares.sum(), "you give the energies themselves. As shares of the whole they sum to 1."),
-        (by(ring, kernel.abs()) / kernel.abs().sum(), sizes),
-        (by(ring, kernel.abs()), sizes),
-        (per_tap, mean),
-        (per_tap * squares.sum(), mean),
-        (per_tap / per_tap.sum(), mean),
+        ((by(ring, kernel.abs()) / kernel.abs().sum(), by(ring, kernel.abs())), "you added sizes. Energy is the sum of "
+         "squares, as a share of the whole: a tap twice as large counts four times."),
+        ((per_tap, per_tap * squares.sum(), per_tap / per_tap.sum()), "you took a mean over each ring's taps. The "
+         "energy of a ring is their sum, however many they are."),
         (right.cumsum(0), "you give all that is inside each radius. A ring holds only what is exactly so far out."),
         (right.flip(0), "your list begins at the edge. Ring 0 is the centre."),
         (circle / circle.sum(), "your rings are round. Ours are squares: the larger of the two distances."),
@@ -138,18 +130,15 @@ def energy_of_rings(kernel: Tensor) -> Expected:
     def too_many(made: Any) -> bool:
         return isinstance(made, Tensor) and made.ndim == 1 and len(made) > count
 
-    many = (
-        f"you have {{made.shape[0]}} rings, the kernel {count}: a tap's ring is how far it is by row *or* by column, "
-        "whichever is more, not the two together."
-    )
-
     def otherwise(made: Tensor) -> str:
         return (
             f"Your shares sum to {made.sum().item():.3g}; shares of the kernel's whole energy sum to 1. Ring 0 is one "
             "tap, ring r has 8 r; which taps are in ring 1?"
         )
 
-    return Expected("the energy by ring", right, mistakes, otherwise, 1e-4, [(too_many, many)])
+    return Expected("the energy by ring", right, mistakes, otherwise, 1e-4, [(too_many, f"you have {{made.shape[0]}} "
+        f"rings, the kernel {count}: a tap's ring is how far it is by row *or* by column, whichever is more, not the "
+        "two together.")])  # fmt: skip
 
 
 def field_inputs() -> Iterator[tuple[Conv2Former, Tensor, int]]:

@@ -46,23 +46,21 @@ def speed_of(seconds: list[float], batch: int) -> dict[str, Expected]:
     rates = [batch / s for s in seconds]
     ordered, half = sorted(rates), len(rates) // 2
     case = f"for {seconds} seconds a step of {batch} images"
-    mean = f"{case} the first number is a mean, and one slow step drags it along; take the median."
     two = f"{case} there are two in the middle, since there are {len(rates)}: the median is their mean."
     otherwise = f"Expected are the median, the lowest and the highest of the rates {batch} / seconds."
-    swapped = f"{case} lowest and highest are swapped: the step that took longest is the lowest rate."
     ends = f"{case} the median is right; lowest and highest are to be images per second, too."
     return {
         "middle": Expected(f"{case} the median", statistics.median(rates), [
             (statistics.median(seconds), f"{case} these are seconds; asked for are images per second. How many images "
              "does a step see?"),
             (statistics.median(rates) / batch, f"{case} these are steps per second; each step sees {batch} images."),
-            (statistics.fmean(rates), mean),
-            (batch / statistics.fmean(seconds), mean),
+            ((statistics.fmean(rates), batch / statistics.fmean(seconds)), f"{case} the first number is a mean, and "
+             "one slow step drags it along; take the median."),
             (rates[half], f"{case} the first number is the one in the middle of the list; sort before you look there."),
             *((ordered[i], two) for i in (half, half - 1) if len(rates) % 2 == 0),
         ], otherwise, 1e-6),
         "low": Expected(f"{case} the lowest rate", min(rates), [
-            (max(rates), swapped),
+            (max(rates), f"{case} lowest and highest are swapped: the step that took longest is the lowest rate."),
             *((end(seconds), ends) for end in (min, max)),
         ], otherwise, 1e-6),
         "high": Expected(f"{case} the highest rate", max(rates), [

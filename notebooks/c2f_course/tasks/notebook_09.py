@@ -25,13 +25,12 @@ RUNS_B = (82.1, 81.5, 82.3)
 )
 def smallest_kernel(distance: int, blocks: int) -> Expected:
     d, n = distance, blocks
-    whole = "you let each block reach k positions. A kernel lies around its centre: how far from there is its last tap?"
     right = next(k for k in range(1, 2 * d + 2, 2) if n * (k // 2) >= d)
     return Expected(f"the kernel's side for {d:g}, {n:g}", right, [
         (2 * d + 1, "that is right for one block. Each further block carries on what the one before has collected: the "
          "steps add."),
-        (math.ceil(d / n), whole),
-        (math.ceil(d / n) // 2 * 2 + 1, whole),
+        ((math.ceil(d / n), math.ceil(d / n) // 2 * 2 + 1), "you let each block reach k positions. A kernel lies "
+         "around its centre: how far from there is its last tap?"),
         (2 * (d // n) + 1, "where the distance is no multiple of the blocks you stop a step short of the other disc: "
          "round up."),
         (2 * (d // n + 1) + 1, "that kernel sees it, and where the distance is a multiple of the blocks a smaller one "
@@ -109,10 +108,9 @@ def interval(right: int, n: int) -> dict[str, Expected]:
     "Small gains are expensive to prove.",
 )
 def seeds_needed(d: float, s: float) -> Expected:
-    one_side = "that is right where only one of the two means varies. Both do: the variances of the two means add."
     return Expected(f"the number of seeds for {d:g}, {s:g}", math.ceil(8 * s**2 / d**2 - 1e-9), [
-        (math.ceil(4 * s**2 / d**2), one_side),
-        (4 * s**2 / d**2, one_side),
+        ((math.ceil(4 * s**2 / d**2), 4 * s**2 / d**2), "that is right where only one of the two means varies. Both "
+         "do: the variances of the two means add."),
         (math.ceil(2 * s**2 / d**2), "with so few the difference is one standard error. Ask for two."),
         (math.ceil(2 * math.sqrt(2) * s / d), "solve for √n, and then square it: half the difference takes four times "
          "the seeds."),

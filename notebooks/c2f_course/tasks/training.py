@@ -125,7 +125,6 @@ def rates(per_epoch: int, epochs: int, warmup_epochs: int, peak: float, floor: f
 
     short = warmup_epochs  # the warm-up taken to be so many steps
     in_steps = curve(lambda s: peak * (s + 1) / short, time=lambda s: (s - short) / (total - short), rising=short)
-    by_epochs = "the rate changes only from epoch to epoch: the schedule goes by steps, each has its own rate."
     first = "here it is peak · (s + 1) / W, whatever the floor is."
     mistakes = [
         (curve(lambda s: peak * s / warmup), "the rate of step 0 is 0, so that the first step learns nothing: it moves "
@@ -172,11 +171,12 @@ def rates(per_epoch: int, epochs: int, warmup_epochs: int, peak: float, floor: f
              "floor: it should come down to it as a cosine does, gently."),
         ]  # fmt: skip
     if per_epoch > 1:
+        rises = (lambda s: peak * (s // per_epoch + 1) / short, lambda s: peak * (s // per_epoch) / short)
+        in_epochs = (*(curve(rise, time=by_epoch) for rise in rises), curve(time=by_epoch))
         mistakes += [
             (in_steps, "the warm-up takes `warmup_epochs` steps; it should take that many epochs."),
-            (curve(lambda s: peak * (s // per_epoch + 1) / warmup_epochs, time=by_epoch), by_epochs),
-            (curve(lambda s: peak * (s // per_epoch) / warmup_epochs, time=by_epoch), by_epochs),
-            (curve(time=by_epoch), by_epochs),
+            (in_epochs, "the rate changes only from epoch to epoch: the schedule goes by steps, each has its own "
+             "rate."),
         ]  # fmt: skip
 
     def otherwise(made: Tensor) -> str:

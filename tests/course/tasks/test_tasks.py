@@ -142,15 +142,15 @@ def right(name: str, change: Callable[[Any], Any] = lambda value: value) -> Call
 
 def mistaken(name: str, part: str, place: int) -> tuple[Callable[..., Any], set[str]]:
     """The function with a mistake of the first case, and the hints that it has for the inputs seen so far."""
-    hints, first = set(), first_case(TASKS[name])[part].mistakes[place][1]
+    hints, first = set(), first_case(TASKS[name])[part].each[place][1]
 
     def answer(*inputs: Any) -> Any:
         expected = parts_of(TASKS[name].expected(*inputs))
         made = {part: expected.right for part, expected in expected.items()}
         # elsewhere it may be at another place of the list, or be no mistake at all
-        same = [i for i, (_, hint) in enumerate(expected[part].mistakes) if hint == first]
+        same = [i for i, (_, hint) in enumerate(expected[part].each) if hint == first]
         with contextlib.suppress(RuntimeError, IndexError, ZeroDivisionError):
-            value, hint = expected[part].mistakes[place if place in same or not same else same[0]]
+            value, hint = expected[part].each[place if place in same or not same else same[0]]
             value = as_tensor(value() if callable(value) else value)
             if value.shape != as_tensor(made[part]).shape or not value.isneginf().all():
                 made[part] = value
@@ -171,7 +171,7 @@ def first_case(task: Task) -> dict[str, Expected]:
 
 
 MISTAKES = [(name, part, place) for name, task in TASKS.items() for part, expected in first_case(task).items()
-            for place in range(len(expected.mistakes))]  # fmt: skip
+            for place in range(len(expected.each))]  # fmt: skip
 
 
 def label(value: tuple[str, str, int]) -> str:
