@@ -21,7 +21,7 @@ def norm_inputs(shape: tuple[int, ...] = (2, 6, 4, 6), seed: int = 11, level: fl
     yield [x, 1 + torch.rand(shape[1], generator=draw), torch.randn(shape[1], generator=draw)]
 
 
-@task(norm_inputs, "each position is normalised by its own channels, as torch's layer_norm normalises the last axis.")
+@task(norm_inputs, "each position is normalised by its own channels.")
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Expected:
     x, weight, bias = x.double(), weight.double(), bias.double()
     mean, variance, channels = x.mean(1, keepdim=True), x.var(1, keepdim=True, correction=0), x.shape[1]

@@ -1,5 +1,7 @@
 """The exercises of notebook 02, which builds ConvMod: the norm, a count, a fusion, the whole of it blind."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,12 @@ from torch import Tensor, nn
 from c2f_course.tasks import layers
 from c2f_course.tasks.exercise import Expected, exercise, task
 
-layer_norm = exercise("02.1", "A layer norm over channels", "easy", 5)(layers.layer_norm)
+layer_norm = exercise("02.1", "A layer norm over channels", "easy", 5)(
+    replace(
+        layers.layer_norm,
+        praise="and it is what torch's layer_norm gives, once the channels are brought to the end and back.",
+    )
+)
 
 
 @exercise("02.2", "What a depthwise convolution learns", "easy", 4)
@@ -62,4 +69,6 @@ def l1_fusion(a: Tensor, v: Tensor) -> Expected:
         "to 1, signs kept; then it weighs V.")  # fmt: skip
 
 
-convmod = exercise("02.4", "ConvMod, blind", "hard", 15)(layers.convmod)
+convmod = exercise("02.4", "ConvMod, blind", "hard", 15)(
+    replace(layers.convmod, praise=f"{layers.convmod.praise} You have built it blind.")
+)
