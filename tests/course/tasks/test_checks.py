@@ -360,97 +360,29 @@ EMA = {
 # ---- 08.2: a stopwatch
 
 
-def stopwatch(work, synchronize, clock, rounds):
-    work()
-    seconds = []
-    for _ in range(rounds):
-        synchronize()
-        started = clock()
-        work()
-        synchronize()
-        seconds.append(clock() - started)
-    return seconds
+def watch(warm=1, before=True, after=True, anew=True, outside=False, sign=1):
+    """A stopwatch that warms up so often, waits before and after each round, or outside, and starts anew in each."""
+
+    def seconds_of(work, synchronize, clock, rounds):
+        for _ in range(warm):
+            work()
+        if outside or not anew:
+            synchronize()
+        seconds, started = [], clock()
+        for _ in range(rounds):
+            if before and anew:
+                synchronize()
+            started = clock() if anew else started
+            work()
+            if after:
+                synchronize()
+            seconds.append(sign * (clock() - started))
+        return seconds
+
+    return seconds_of
 
 
-def never_waits(work, synchronize, clock, rounds):
-    work()
-    seconds = []
-    for _ in range(rounds):
-        started = clock()
-        work()
-        seconds.append(clock() - started)
-    return seconds
-
-
-def no_warm_up(work, synchronize, clock, rounds):
-    seconds = []
-    for _ in range(rounds):
-        synchronize()
-        started = clock()
-        work()
-        synchronize()
-        seconds.append(clock() - started)
-    return seconds
-
-
-def waits_at_the_end_only(work, synchronize, clock, rounds):
-    work()
-    seconds = []
-    for _ in range(rounds):
-        started = clock()
-        work()
-        synchronize()
-        seconds.append(clock() - started)
-    return seconds
-
-
-def waits_before_start_only(work, synchronize, clock, rounds):
-    work()
-    seconds = []
-    for _ in range(rounds):
-        synchronize()
-        started = clock()
-        work()
-        seconds.append(clock() - started)
-    return seconds
-
-
-def waits_after_the_loop(work, synchronize, clock, rounds):
-    work()
-    synchronize()
-    seconds = []
-    for _ in range(rounds):
-        started = clock()
-        work()
-        seconds.append(clock() - started)
-    synchronize()
-    return seconds
-
-
-def counts_the_warm_up(work, synchronize, clock, rounds):
-    return no_warm_up(work, synchronize, clock, rounds + 1)
-
-
-def one_start(work, synchronize, clock, rounds):
-    work()
-    synchronize()
-    started = clock()
-    seconds = []
-    for _ in range(rounds):
-        work()
-        synchronize()
-        seconds.append(clock() - started)
-    return seconds
-
-
-def upside_down(work, synchronize, clock, rounds):
-    return [-value for value in stopwatch(work, synchronize, clock, rounds)]
-
-
-def warms_up_for_ever(work, synchronize, clock, rounds):
-    for _ in range(50):
-        work()
-    return stopwatch(work, synchronize, clock, rounds)
+stopwatch = watch()
 
 
 def never_reads(work, synchronize, clock, rounds):
@@ -458,9 +390,6 @@ def never_reads(work, synchronize, clock, rounds):
         work()
     return [0.02] * rounds
 
-
-def never_works(work, synchronize, clock, rounds):
-    return [clock() - clock() for _ in range(rounds)]
 
 # ---- What is said, and not written as a function
 
@@ -563,20 +492,20 @@ TABLES: dict[Any, dict[str, tuple[Any, str]]] = {
         "median alone": (lambda s, b: of_list(s, b)[0], "return three numbers"),
     },
     notebook_08.seconds_of: {
-        "never waits": (never_waits, "time to hand the work over"),
-        "waits after the loop": (waits_after_the_loop, "time to hand the work over"),
-        "waits before the start alone": (waits_before_start_only, "time to hand the work over"),
-        "no warm-up": (no_warm_up, "Call work() once before the rounds"),
-        "end only": (waits_at_the_end_only, "in the queue before it"),
-        "warm-up counted": (counts_the_warm_up, "the first figure is the warm-up's"),
-        "one start": (one_start, "start the clock anew"),
-        "upside down": (upside_down, "subtract the earlier reading"),
+        "never waits": (watch(before=False, after=False), "time to hand the work over"),
+        "waits outside the loop": (watch(before=False, after=False, outside=True), "time to hand the work over"),
+        "waits before the start alone": (watch(after=False), "time to hand the work over"),
+        "no warm-up": (watch(warm=0), "Call work() once before the rounds"),
+        "end only": (watch(before=False), "in the queue before it"),
+        "warm-up counted": (lambda w, s, c, r: watch(warm=0)(w, s, c, r + 1), "the first figure is the warm-up's"),
+        "one start": (watch(anew=False), "start the clock anew"),
+        "upside down": (watch(sign=-1), "subtract the earlier reading"),
         "mean": (lambda *a: statistics.fmean(stopwatch(*a)), "return a list"),
         "no list": (lambda *a: "fast", "return a list of numbers"),
         "too few": (lambda *a: stopwatch(*a)[1:], "should have 5 numbers, and has 4"),
-        "warms up for ever": (warms_up_for_ever, "a call or two of warm-up"),
+        "warms up for ever": (watch(warm=51), "a call or two of warm-up"),
         "never reads": (never_reads, "never read"),
-        "never works": (never_works, "never done"),
+        "never works": (lambda w, s, c, r: [c() - c() for _ in range(r)], "never done"),
     },
     notebook_08.time_to: {
         "nothing where never": (lambda h, t: time_to(h, t) if t < 0.8 else None, "returns nothing"),
