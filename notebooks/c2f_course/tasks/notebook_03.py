@@ -34,7 +34,8 @@ def _ask_scale(cls: type[nn.Module], theirs: LayerScale, x: Tensor, channels: in
     """What a student's layer gives for x with these factors. Hint unless it begins as it should."""
     hint_if(not (isinstance(cls, type) and issubclass(cls, nn.Module)), "give the class itself: "
         "checks.layer_scale(MyScale).")  # fmt: skip
-    mine = cls(channels, init)
+    with torch.random.fork_rng(devices=[]):
+        mine = cls(channels, init)
     if any(value is ... for value in vars(mine).values()):
         raise Blank
     with torch.no_grad():
