@@ -40,7 +40,7 @@ MUTANTS = [
     ("4.2", "the labels of others", ("(images), labels,", "(images), labels.roll(1),"), 3, "another target than the labels"),
     ("4.2", "labels unused", ("(images), labels,", "(images), torch.zeros_like(labels),"), 3, "another target than the labels"),
     ("4.2", "uphill", ("loss = F.cross", "loss = -F.cross"), 3, "another sign"),
-    ("4.2", "changed in place", ("self.net.train()", "images.floor_divide_(2)"), 4, "changed images itself"),
+    ("4.2", "changed in place", ("self.net.train()", "images.floor_divide_(2)"), 4, "changed the images itself"),
     ("4.2", "one size", ("self.net(images), labels", "self.net(images.view(16, 3, 32, 32)), labels"), 4, "your code raised"),
     ("4.3", "nothing loaded", ("self.net.load_state_dict(weights)", "pass"), 3, "did not get into its network"),
     ("4.3", "loaded into another one", ("self.net.load_state_dict(weights)", "Net().load_state_dict(weights)"), 3, "did not get into its network"),
