@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from c2f_course.grading import contest as rules
 from c2f_course.grading.assignment import question
 from c2f_course.grading.remote import RemoteObject, beside
-from c2f_course.tasks.exercise import Blank, Hint, expect_filled, expect_tensor, expect_untouched, is_close
+from c2f_course.tasks.exercise import Blank, Hint, expect_filled, expect_tensor, expect_untouched, hint_if, is_close
 from c2f_course.tasks.probes import is_class
 
 # ---- What runs where the answer lives
@@ -103,9 +103,7 @@ def net(
     sizes: tuple[int, ...] = (4, 1),
     seed: int = 41,
 ) -> str:
-    """Knows: too many numbers, another shape, no large kernel, one unused, a part detached, means over a batch."""
-    if not is_class(answer):
-        raise Hint("give the class itself, not an instance or its output: checks.net(Net).")
+    hint_if(not is_class(answer), "give the class itself, not an instance or its output: checks.net(Net).")
     shapes = net_shapes(answer)
     images = rules.practice_split().train.images[seed : seed + 24]
     for size in sizes:
@@ -113,44 +111,42 @@ def net(
         logits = net_logits(answer, seed, before, size, [])
         expect_filled(logits)
         logits = expect_tensor(logits, (size, rules.CLASSES), f"what Net gives for {size} image{'s'[: size > 1]}")
-        if not torch.isfinite(logits.double()).all():
-            raise Hint("Net gives a number that is not finite for the images of the contest.")
+        hint_if(not torch.isfinite(logits.double()).all(), "Net gives a number that is not finite for the images of "
+            "the contest.")  # fmt: skip
     told = expect_tensor(net_logits(answer, seed, images, 24, []), (24, rules.CLASSES), "what Net gives for 24 images")
     spread = (told - told[:1]).abs().max()
-    if spread <= 1e-6 * max(1.0, float(told.abs().max())):
-        raise Hint("Net gives the same for every image: does it look at its input?")
-    if told.min() >= 0 and is_close(told.sum(1), torch.ones(24), 1e-4):
-        raise Hint(
-            "Net gives probabilities already; give the logits, since the cross-entropy takes the softmax itself."
-        )
+    hint_if(spread <= 1e-6 * max(1.0, float(told.abs().max())), "Net gives the same for every image: does it look at "
+        "its input?")  # fmt: skip
+    hint_if(told.min() >= 0 and is_close(told.sum(1), torch.ones(24), 1e-4), "Net gives probabilities already; give "
+        "the logits, since the cross-entropy takes the softmax itself.")  # fmt: skip
     if "budget" in parts:
         numbers = sum(torch.Size(shape).numel() for kind in shapes.values() for shape in kind.values())
-        if not shapes["parameters"]:
-            raise Hint("Net has no parameters: layers that are kept in a plain list are not found; see nn.ModuleList.")
-        if numbers > rules.NUMBERS:
-            raise Hint(f"Net holds {numbers:,} numbers, and the budget allows {rules.NUMBERS:,}. Where are most?")
+        hint_if(not shapes["parameters"], "Net has no parameters: layers that are kept in a plain list are not found; "
+            "see nn.ModuleList.")  # fmt: skip
+        hint_if(numbers > rules.NUMBERS, f"Net holds {numbers:,} numbers, and the budget allows {rules.NUMBERS:,}. "
+            "Where are most?")  # fmt: skip
     if "gradient" in parts:
         labels = rules.practice_split().train.labels[seed : seed + 24]
         lost = [name for name, gradient in net_gradients(answer, seed, images, labels).items() if gradient is None]
         if lost:
             raise Hint(f"no gradient reaches {', '.join(lost[:4])}: unused in forward, or cut off (.data, .detach(), "
-                       f".item() and numpy cut the graph).")  # fmt: skip
+                ".item() and numpy cut the graph).")  # fmt: skip
     if "kernel" in parts:
         large = [name for name, shape in shapes["parameters"].items() if _is_large_depthwise(shape)]
         if not large:
             kernels = [shape[2:] for shape in shapes["parameters"].values() if len(shape) == 4 and shape[1] == 1]
             raise Hint(
-                "Net has no depthwise convolution of 7×7 or more: a weight of shape (C, 1, k, k), which "
-                "groups=C gives." + (f" Its depthwise kernels: {_sides(kernels)}." if kernels else "")
+                "Net has no depthwise convolution of 7×7 or more: a weight of shape (C, 1, k, k), which groups=C "
+                "gives." + (f" Its depthwise kernels: {_sides(kernels)}." if kernels else "")
             )
         if is_close(net_logits(answer, seed, images, 24, large), told, 1e-5):
             raise Hint(f"{', '.join(large[:3])} could be anything: the logits stay what they are. Is it in forward, "
-                       f"and does its result go on?")  # fmt: skip
+                "and does its result go on?")  # fmt: skip
     if "alone" in parts:
         alone = net_logits(answer, seed, images, 1, [])
-        if not is_close(expect_tensor(alone, tuple(told.shape), "what Net gives"), told, 1e-2):
-            raise Hint("in evaluation mode an image's logits are others when it comes alone: something takes a mean "
-                       "over the batch, or is random even after eval().")  # fmt: skip
+        hint_if(not is_close(expect_tensor(alone, tuple(told.shape), "what Net gives"), told, 1e-2), "in evaluation "
+            "mode an image's logits are others when it comes alone: something takes a mean over the batch, or is "
+            "random even after eval().")  # fmt: skip
     return "a network that fits, with a large kernel that counts, and gradients everywhere."
 
 
@@ -174,9 +170,7 @@ def learner(
     seed: int = 42,
     side: int = 16,
 ) -> str:
-    """Knows: a seed unused, no step, gradients kept, labels unused, no rate, a rate that stays, x changed, one size."""
-    if not is_class(answer):
-        raise Hint("give the class itself, not an instance: checks.learner(Learner).")
+    hint_if(not is_class(answer), "give the class itself, not an instance: checks.learner(Learner).")
     draw = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(rules.practice_split().train), generator=draw)
     images = rules.practice_split().train.images[chosen[:side]]
@@ -189,12 +183,10 @@ def learner(
             _lesson(answer, seed, [[images, labels, 0.4]], images),
             _lesson(answer, seed + 1, [[images, labels, 0.4]], images),
         )
-        if not is_close(again["start"], last["start"], 1e-7):
-            raise Hint("two learners with the same seed begin with different weights: call torch.manual_seed(seed) "
-                       "before the network is made.")  # fmt: skip
-        if is_close(other["start"], last["start"], 1e-7):
-            raise Hint("learners with different seeds begin with the same weights: is it `seed` that the generator is "
-                       "given?")  # fmt: skip
+        hint_if(not is_close(again["start"], last["start"], 1e-7), "two learners with the same seed begin with "
+            "different weights: call torch.manual_seed(seed) before the network is made.")  # fmt: skip
+        hint_if(is_close(other["start"], last["start"], 1e-7), "learners with different seeds begin with the same "
+            "weights: is it `seed` that the generator is given?")  # fmt: skip
     if "batch" in parts:
         x, y = images[:small].clone(), labels[:small].clone()
         asked = answer(seed)
@@ -203,50 +195,48 @@ def learner(
         expect_untouched(y, labels[:small], "the labels")
         _expect_moved(_lesson(answer, seed, [[x, y, 0.4]], images))
         left = _lesson(answer, seed, [[images, labels, 0.4]] * 2, images, planted=True)
-        if float(F.cosine_similarity(left["left"].double(), left["planted"].double(), dim=0)) > 0.5:
-            raise Hint("gradients that lay there before the step are still there after it: backward ADDS to what it "
-                       "finds. Where are they cleared?")  # fmt: skip
+        hint_if(float(F.cosine_similarity(left["left"].double(), left["planted"].double(), dim=0)) > 0.5, "gradients "
+            "that lay there before the step are still there after it: backward ADDS to what it finds. Where are they "
+            "cleared?")  # fmt: skip
     if "learns" in parts:
         told = _lesson(answer, seed, [[images, labels, 0.3]] * 24, images)
         losses = [float(F.cross_entropy(told[mode].double(), labels)) for mode in ("train", "eval")]
         if not min(losses) < 1.9:
             raise Hint(f"after 24 steps on the same {side} images at progress 0.3 the cross-entropy is "
-                       f"{min(losses):.2f}; guessing has {torch.tensor(rules.CLASSES).log():.2f}. Too small a rate, "
-                       f"too large a one, another sign, or another target than the labels?")  # fmt: skip
+                f"{min(losses):.2f}; guessing has {torch.tensor(rules.CLASSES).log():.2f}. Too small a rate, too large "
+                "a one, another sign, or another target than the labels?")  # fmt: skip
     if "rate" in parts:
         sizes = {}
         for progress in (0.4, 1.0):
             told = _lesson(answer, seed, [*[[images, labels, 0.4]] * 2, [images, labels, progress]], images)
             sizes[progress] = float((told["after"] - told["before"]).double().norm())
-        if sizes[1.0] > 0.9 * sizes[0.4]:
-            raise Hint("the same step at progress 0.4 and at progress 1 moves the weights as far: the learning rate "
-                       "should follow `progress`, and be written into the optimizer before it steps.")  # fmt: skip
+        hint_if(sizes[1.0] > 0.9 * sizes[0.4], "the same step at progress 0.4 and at progress 1 moves the weights as "
+            "far: the learning rate should follow `progress`, and be written into the optimizer before it "
+            "steps.")  # fmt: skip
         if sizes[1.0] > 0.25 * sizes[0.4]:
             raise Hint(f"at progress 1 a step is {sizes[1.0] / sizes[0.4]:.2f} of what it is at 0.4; let it end at a "
-                       f"quarter or less.")  # fmt: skip
+                "quarter or less.")  # fmt: skip
     return "it learns from what it is handed, and its steps shrink towards the end."
 
 
 def _lesson(answer: Any, seed: int, batches: list, images: Tensor, planted: bool = False) -> dict[str, Tensor]:
     told = lesson(answer, seed, batches, images, planted)
-    if told is None:
-        raise Hint("Learner(seed).net is no network: keep a Net() under this name.")
+    hint_if(told is None, "Learner(seed).net is no network: keep a Net() under this name.")
     size = told["start"].numel() if isinstance(told, dict) and isinstance(told.get("start"), Tensor) else 0
-    if not size:
-        raise Hint("Learner(seed).net has no parameters that could learn.")
+    hint_if(not size, "Learner(seed).net has no parameters that could learn.")
     for name in ("start", "before", "after", *(("planted", "left") if planted else ())):
-        if not torch.isfinite(expect_tensor(told[name], (size,), "the weights in a row").double()).all():
-            raise Hint("after a step some weights or gradients are not finite: the rate is far too large, or something "
-                       "was divided by zero.")  # fmt: skip
+        hint_if(not torch.isfinite(expect_tensor(told[name], (size,), "the weights in a row").double()).all(), "after "
+            "a step some weights or gradients are not finite: the rate is far too large, or something was divided by "
+            "zero.")  # fmt: skip
     for mode in ("train", "eval"):
         expect_tensor(told[mode], (len(images), rules.CLASSES), "the network's logits")
     return told
 
 
 def _expect_moved(told: dict[str, Tensor]) -> None:
-    if torch.equal(told["before"], told["after"]):
-        raise Hint("after a step at progress 0.4 all weights are what they were: loss, backward, and then the "
-                   "optimizer's step, with a rate above 0, over the parameters of this very network.")  # fmt: skip
+    hint_if(torch.equal(told["before"], told["after"]), "after a step at progress 0.4 all weights are what they were: "
+        "loss, backward, and then the optimizer's step, with a rate above 0, over the parameters of this very "
+        "network.")  # fmt: skip
 
 
 # ---- Weights and answers
@@ -260,9 +250,7 @@ def entry(
     steps: int = 4,
     batch: int = 24,
 ) -> str:
-    """Knows: nothing loaded, buffers lost, training mode, class numbers, one answer for all, a predict that learns."""
-    if not is_class(answer):
-        raise Hint("give the class itself, not an instance: checks.entry(Entry).")
+    hint_if(not is_class(answer), "give the class itself, not an instance: checks.entry(Entry).")
     train, asked = rules.practice_split().train, rules.practice_split().validation.images[seed : seed + 40]
     draw = torch.Generator().manual_seed(seed)
 
@@ -277,19 +265,19 @@ def entry(
     rules.within_budget(weights)
     weights = {name: value.detach().clone() for name, value in weights.items()}
     scores = rules.ask(first, asked, len(asked))
-    if (scores - scores[:1]).abs().max() <= 1e-6 * max(1e-6, float(scores.abs().max())):
-        raise Hint("predict gives the same scores for every image: does it ask the network?")
+    hint_if((scores - scores[:1]).abs().max() <= 1e-6 * max(1e-6, float(scores.abs().max())), "predict gives the same "
+        "scores for every image: does it ask the network?")  # fmt: skip
     if "carries" in parts:
         second = answer(seed + 1)
         other = rules.ask(second, asked, len(asked))
         second.load({name: value.clone() for name, value in weights.items()})
         again = rules.ask(second, asked, len(asked))
         if not is_close(again, scores, 1e-3):
-            if is_close(again, other, 1e-3):
-                raise Hint("after load the other entry answers as before it: the weights did not get into its network.")
+            hint_if(is_close(again, other, 1e-3), "after load the other entry answers as before it: the weights did "
+                "not get into its network.")  # fmt: skip
             raise Hint("the other entry has loaded the weights and answers otherwise: something that predict needs was "
-                       "not handed on. A parameter? A running mean, which is a buffer? Is the network in evaluation "
-                       "mode?")  # fmt: skip
+                "not handed on. A parameter? A running mean, which is a buffer? Is the network in evaluation "
+                "mode?")  # fmt: skip
     if "alone" in parts:
         try:
             rules.expect_alone(first, asked, scores)
@@ -303,12 +291,12 @@ def entry(
         rules.ask(first, before, 7)
         expect_untouched(before, asked, "the images")
         then = first.weights()
-        if then.keys() != now.keys() or any(not torch.equal(then[name], value) for name, value in now.items()):
-            raise Hint("predict has changed what weights() gives: answering must not teach. Buffers move in training "
-                       "mode, and parameters when something steps.")  # fmt: skip
+        moved = then.keys() != now.keys() or any(not torch.equal(then[name], value) for name, value in now.items())
+        hint_if(moved, "predict has changed what weights() gives: answering must not teach. Buffers move in training "
+            "mode, and parameters when something steps.")  # fmt: skip
         learn(first, 1)
-        if all(torch.equal(value, now[name]) for name, value in first.weights().items()):
-            raise Hint("after predict a step changes nothing any more in what weights() gives.")
+        hint_if(all(torch.equal(value, now[name]) for name, value in first.weights().items()), "after predict a step "
+            "changes nothing any more in what weights() gives.")  # fmt: skip
     return "what was learned is all in the weights, and an image's answer is its own."
 
 
@@ -317,12 +305,10 @@ def entry(
 
 @question("4.4", "The contest", "hard", 50, points=6, answers=("Entry", "NAME"))
 def contest(answer: Any, name: Any) -> str:
-    """Knows what the contest refuses: budgets, answers that depend on others, knowledge from elsewhere."""
-    if not is_class(answer):
-        raise Hint("give the class itself, not an instance: checks.contest(Entry, NAME).")
+    hint_if(not is_class(answer), "give the class itself, not an instance: checks.contest(Entry, NAME).")
     if isinstance(name, RemoteObject):
         raise Blank
     rules.expect_ignorance(answer, answer, rules.practice_split().validation)
-    if rules.name_for_the_board(name) != name:
-        raise Hint("NAME should be one line of text, of 1 to 40 letters; on the leaderboard yours would be “no name”.")
+    hint_if(rules.name_for_the_board(name) != name, "NAME should be one line of text, of 1 to 40 letters; on the "
+        "leaderboard yours would be “no name”.")  # fmt: skip
     return "your entry keeps the rules; what it is worth, contest.rehearse(Entry) tells you."

@@ -2,65 +2,71 @@
 
 speed_of       median and range of images per second
 seconds_of     a stopwatch for a device that works in the background
-time_to        seconds until an accuracy is reached, from a history
 whole_speedup  Amdahl's law
+time_to        seconds until an accuracy is reached, from a history
 supported      which sentences a table of results supports
 """
 
 import math
 import numbers
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from c2f.training.run import EpochRecord, History
-from c2f_course.tasks.exercise import Hint, exercise, expect_number
+from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_filled, expect_number, hint_if, task
 
 # ---- 08.1 Median and range
 
 
-@exercise("08.1", "Median and range", "easy", 4)
-def speed_of(answer: Callable[..., Any]) -> str:
-    """Knows: the mean, seconds for rates, no batch, low and high swapped, the median of an unsorted or even list."""
-    for seconds, batch in (([0.5, 0.25, 4.0, 0.4, 0.32], 64), ([0.5, 0.2, 2.0, 0.25], 100)):
-        _check_speed(answer, seconds, batch)
-    return "three numbers that tell what to expect and how far to trust it; one slow round moves the low end alone."
-
-
-def _check_speed(answer: Callable[..., Any], seconds: list[float], batch: int) -> None:
+def _ask_speed(answer: Callable[..., Any], seconds: list[float], batch: int) -> Any:
     given = list(seconds)
     found = answer(given, batch)
-    if given != seconds:
-        raise Hint("your function changes the list that it is given; sorted(...) makes a new one, .sort() does not.")
-    if not isinstance(found, tuple | list) or len(found) != 3:
-        raise Hint("return three numbers: the median, the lowest and the highest rate.")
-    middle, low, high = (expect_number(value, "one of the three") for value in found)
+    hint_if(given != seconds, "your function changes the list that it is given; sorted(...) makes a new one, .sort() "
+        "does not.")  # fmt: skip
+    # for an even number of steps, which of the two medians is a matter of taste
+    if isinstance(found, tuple | list) and len(found) == 3 and found[0] == batch / statistics.median(seconds):
+        return statistics.median(batch / s for s in seconds), *found[1:]
+    return found
+
+
+@exercise("08.1", "Median and range", "easy", 4)
+@task(
+    [([0.5, 0.25, 4.0, 0.4, 0.32], 64), ([0.5, 0.2, 2.0, 0.25], 100)],
+    "three numbers that tell what to expect and how far to trust it; one slow round moves the low end alone.",
+    ask=_ask_speed,
+    wants=(tuple, "return three numbers: the median, the lowest and the highest rate."),
+)
+def speed_of(seconds: list[float], batch: int) -> dict[str, Expected]:
     rates = [batch / s for s in seconds]
-    right = (statistics.median(rates), min(rates), max(rates))
+    ordered, half = sorted(rates), len(rates) // 2
     case = f"for {seconds} seconds a step of {batch} images"
-    if _same((middle, low, high), (statistics.median(seconds), min(seconds), max(seconds))):
-        raise Hint(f"{case} these are seconds; asked for are images per second. How many images does a step see?")
-    if _same((batch * middle, batch * low, batch * high), right):
-        raise Hint(f"{case} these are steps per second; each step sees {batch} images.")
-    if _same((low, high), (right[2], right[1])):
-        raise Hint(f"{case} lowest and highest are swapped: the step that took longest is the lowest rate.")
-    if _same((low, high), right[1:]):
-        if _same((middle,), (statistics.fmean(rates),)) or _same((middle,), (batch / statistics.fmean(seconds),)):
-            raise Hint(f"{case} the first number is a mean, and one slow step drags it along; take the median.")
-        if _same((middle,), (rates[len(rates) // 2],)) and not _same((middle,), right[:1]):
-            raise Hint(f"{case} the first number is the one in the middle of the list; sort before you look there.")
-        if len(rates) % 2 == 0 and any(
-            _same((middle,), (sorted(rates)[i],)) for i in (len(rates) // 2, len(rates) // 2 - 1)
-        ):
-            raise Hint(f"{case} there are two in the middle, since there are {len(rates)}: the median is their mean.")
-        if _same((middle,), (batch / statistics.median(seconds),)):
-            return  # for an even number of steps a matter of taste
-    if _same((middle,), right[:1]) and not _same((low, high), right[1:]):
-        raise Hint(f"{case} the median is right; lowest and highest are to be images per second, too.")
-    if not _same((middle, low, high), right):
-        raise Hint(f"{case} expected are the median, the lowest and the highest of the rates {batch} / seconds.")
+    two = f"{case} there are two in the middle, since there are {len(rates)}: the median is their mean."
+    otherwise = f"Expected are the median, the lowest and the highest of the rates {batch} / seconds."
+    ends = f"{case} the median is right; lowest and highest are to be images per second, too."
+    return {
+        "middle": Expected(f"{case} the median", statistics.median(rates), [
+            (statistics.median(seconds), f"{case} these are seconds; asked for are images per second. How many images "
+             "does a step see?"),
+            (statistics.median(rates) / batch, f"{case} these are steps per second; each step sees {batch} images."),
+            ((statistics.fmean(rates), batch / statistics.fmean(seconds)), f"{case} the first number is a mean, and "
+             "one slow step drags it along; take the median."),
+            (rates[half], f"{case} the first number is the one in the middle of the list; sort before you look there."),
+            *((ordered[i], two) for i in (half, half - 1) if len(rates) % 2 == 0),
+        ], otherwise, 1e-6),
+        "low": Expected(f"{case} the lowest rate", min(rates), [
+            (max(rates), f"{case} lowest and highest are swapped: the step that took longest is the lowest rate."),
+            *((end(seconds), ends) for end in (min, max)),
+        ], otherwise, 1e-6),
+        "high": Expected(f"{case} the highest rate", max(rates), [
+            *((end(seconds), ends) for end in (min, max)),
+        ], otherwise, 1e-6),
+    }  # fmt: skip
 
 
 # ---- 08.2 A stopwatch for a device that works in the background
@@ -101,189 +107,168 @@ class FakeDevice:
 
 @exercise("08.2", "A stopwatch that waits", "medium", 10)
 def seconds_of(answer: Callable[..., Any]) -> str:
-    """Knows: no synchronisation, only one side of it, no warm-up, the warm-up counted, total or mean for the list."""
     device, rounds = FakeDevice(), 5
     found = answer(device.work, device.synchronize, device.clock, rounds)
     one = device.launching + device.work_seconds
-    if isinstance(found, numbers.Real):
-        raise Hint("return a list with the seconds of each round: from one number nobody can tell the spread.")
+    hint_if(isinstance(found, numbers.Real), "return a list with the seconds of each round: from one number nobody can "
+        "tell the spread.")  # fmt: skip
     if not isinstance(found, list | tuple) or not all(isinstance(value, numbers.Real) for value in found):
         raise Hint(f"return a list of numbers, the seconds of each round; this is a {type(found).__name__}.")
-    if not device.readings:
-        raise Hint("the clock was never read: call clock() before the work and after it, and subtract.")
-    if device.calls == 0:
-        raise Hint("the work was never done: call work() in every round.")
-    if len(found) == rounds + 1 and found[0] > one + device.warm_up_seconds / 2:
-        raise Hint("the first figure is the warm-up's: do that call before you begin to measure, and leave it out.")
+    hint_if(not device.readings, "the clock was never read: call clock() before the work and after it, and subtract.")
+    hint_if(device.calls == 0, "the work was never done: call work() in every round.")
+    hint_if(len(found) == rounds + 1 and found[0] > one + device.warm_up_seconds / 2, "the first figure is the "
+        "warm-up's: do that call before you begin to measure, and leave it out.")  # fmt: skip
     if len(found) != rounds:
         raise Hint(f"for {rounds} rounds the list should have {rounds} numbers, and has {len(found)}.")
     _check_rounds(found, device, one)
     if any(abs(value - one) > 1e-6 for value in found):
         raise Hint(
             f"each round takes this device {one:.3f} s, and your list says {', '.join(f'{v:.3f}' for v in found)}: "
-            f"what else lies between two readings of the clock?"
+            "what else lies between two readings of the clock?"
         )
-    if device.calls > rounds + 3:
-        raise Hint(f"work() ran {device.calls} times for {rounds} rounds; a call or two of warm-up will do.")
+    hint_if(device.calls > rounds + 3, f"work() ran {device.calls} times for {rounds} rounds; a call or two of warm-up "
+        "will do.")  # fmt: skip
     return "it waits before it starts and before it stops, and the first call is not in the list."
 
 
 def _check_rounds(found: list[float] | tuple[float, ...], device: FakeDevice, one: float) -> None:
     """What is wrong with some rounds, by its trace in their seconds."""
-    if any(value < 0 for value in found):
-        raise Hint("some rounds take less than no time: subtract the earlier reading from the later one.")
+    hint_if(any(value < 0 for value in found), "some rounds take less than no time: subtract the earlier reading from "
+        "the later one.")  # fmt: skip
     if all(value <= 2 * device.launching for value in found):
         raise Hint(
             f"your rounds take {1e3 * found[-1]:.0f} ms, and the device needs {1e3 * device.work_seconds:.0f} for the "
-            f"work alone: that is the time to hand the work over. Wait for the device before you read the clock."
+            "work alone: that is the time to hand the work over. Wait for the device before you read the clock."
         )
     warm = device.warm_up_seconds
     if device.synchronizations and found[0] > warm / 2 and all(abs(value - one) < 1e-6 for value in found[1:]):
-        if device.calls == len(found):
-            raise Hint(
-                "the first round is much longer than the others: the first call chooses kernels and fetches memory. "
-                "Call work() once before the rounds."
-            )
+        hint_if(device.calls == len(found), "the first round is much longer than the others: the first call chooses "
+            "kernels and fetches memory. Call work() once before the rounds.")  # fmt: skip
         raise Hint(
-            "the first round also counts what was in the queue before it: the warm-up was handed over, and not "
-            "waited for. Wait before you start the clock, too."
+            "the first round also counts what was in the queue before it: the warm-up was handed over, and not waited "
+            "for. Wait before you start the clock, too."
         )
-    if found[0] > warm / 2:
-        raise Hint(
-            "the first round is far too long, and others are off: wait for the device before every reading of the "
-            "clock, the one at the start as well as the one at the end."
-        )
-    if len(found) > 1 and all(b > a + one / 2 for a, b in pairwise(found)):
-        raise Hint("every round is longer than the one before: start the clock anew in each round.")
-    if device.synchronizations and all(value <= 2 * device.launching for value in found[1:]):
-        raise Hint("only one round waits for the device: synchronize inside the loop, in every round.")
+    hint_if(found[0] > warm / 2, "the first round is far too long, and others are off: wait for the device before "
+        "every reading of the clock, the one at the start as well as the one at the end.")  # fmt: skip
+    hint_if(len(found) > 1 and all(b > a + one / 2 for a, b in pairwise(found)), "every round is longer than the one "
+        "before: start the clock anew in each round.")  # fmt: skip
+    hint_if(device.synchronizations and all(value <= 2 * device.launching for value in found[1:]), "only one round "
+        "waits for the device: synchronize inside the loop, in every round.")  # fmt: skip
 
 
 # ---- 08.3 Amdahl's law
 
 
 @exercise("08.3", "What the whole gains", "medium", 6)
-def whole_speedup(answer: Callable[..., Any]) -> str:
-    """Knows: the ratio upside down, the rest forgotten, speed-ups averaged, time saved for speed gained."""
-    for share, factor in ((0.6, 10.0), (0.25, 2.0), (0.9, 3.0)):
-        right = 1 / (1 - share + share / factor)
-        found = expect_number(
-            answer(share, factor), f"the speed-up for a share of {share} made {factor:g} times faster"
-        )
-        case = f"a part with {share:.0%} of the time, made {factor:g} times faster"
-        wrong = {
-            1 / right: "that is the time that is left, as a share of the old one: how much faster is it then?",
-            share * factor: "that would leave the part alone, and the rest would take no time.",
-            1 - share + share * factor: "speed-ups were averaged. Add up times instead, the rest's and the part's.",
-            1 - 1 / right: "that is the share of the time that is saved; asked for is old time over new time.",
-            factor / share: "the new time is not that of the part alone: the rest still takes as long as before.",
-            1 / (1 - share): "that is the limit, for a part that takes no time at all.",
-            1 / (share + (1 - share) / factor): "here the rest became faster, and the part stayed as it was.",
-        }  # fmt: skip
-        for value, hint in wrong.items():
-            if math.isclose(found, value, rel_tol=1e-6) and not math.isclose(found, right, rel_tol=1e-6):
-                raise Hint(f"{case}: {found:.3g} times. But {hint}")
-        if not math.isclose(found, right, rel_tol=1e-6):
-            raise Hint(f"{case}: you say {found:.3g} times. Call the old time 1; what does each of the two parts take?")
-    for share, factor, expected, why in (
-        (0.0, 10.0, 1.0, "a part that takes no time"),
-        (1.0, 4.0, 4.0, "a part that is everything"),
-        (0.5, 1.0, 1.0, "a part that stayed as fast as it was"),
-    ):
-        found = expect_number(answer(share, factor), f"the speed-up for {why}")
-        if not math.isclose(found, expected, rel_tol=1e-6):
-            raise Hint(f"{why} (share {share:g}, factor {factor:g}) makes the whole {expected:g} times as fast.")
-    return "times add up, speeds do not: the rest, which nobody made faster, decides."
+@task(
+    [(0.6, 10.0), (0.25, 2.0), (0.9, 3.0), (0.0, 10.0), (1.0, 4.0), (0.5, 1.0)],
+    "times add up, speeds do not: the rest, which nobody made faster, decides.",
+)
+def whole_speedup(share: float, factor: float) -> Expected:
+    rest, right = 1 - share, 1 / (1 - share + share / factor)
+    case = f"a part with {share:.0%} of the time, made {factor:g} times faster"
+    mistakes = [
+        (1 / right, "that is the time that is left, as a share of the old one: how much faster is it then?"),
+        (share * factor, "that would leave the part alone, and the rest would take no time."),
+        (rest + share * factor, "speed-ups were averaged. Add up times instead, the rest's and the part's."),
+        (1 - 1 / right, "that is the share of the time that is saved; asked for is old time over new time."),
+        (lambda: factor / share, "the new time is not that of the part alone: the rest still takes as long as before."),
+        (lambda: 1 / rest, "that is the limit, for a part that takes no time at all."),
+        (1 / (share + rest / factor), "here the rest became faster, and the part stayed as it was."),
+    ]  # fmt: skip
+    why = {
+        0.0: "A part that takes no time",
+        1.0: "A part that is everything",
+        0.5: "A part that stayed as fast as it was",
+    }
+    otherwise = "Call the old time 1; what does each of the two parts take?"
+    if share in why:
+        otherwise = f"{why[share]} makes the whole {right:g} times as fast."
+    told = [(wrong, f"{case}: {{made:.3g}} times. But {hint}") for wrong, hint in mistakes]
+    return Expected(f"the speed-up for {case}", right, told, otherwise, 1e-6)
 
 
 # ---- 08.4 Time to accuracy
 
+ACCURACIES, SECONDS = [0.40, 0.65, 0.70, 0.62, 0.74], [10.0, 11.0, 20.0, 23.0, 40.0]
+# Training accuracies that run ahead of the test accuracies, so that the one is not taken for the other.
+HISTORY = History(
+    [
+        EpochRecord(epoch, 0.1, 1.0, min(1.0, test + 0.15), 1.0, test, seconds, 100.0)
+        for epoch, (test, seconds) in enumerate(zip(ACCURACIES, SECONDS, strict=True), start=1)
+    ]
+)
+NEVER = 1e9  # in place of infinity, which is no number to compare with
 
-def _history(accuracies: list[float], seconds: list[float]) -> History:
-    """Training accuracies that run ahead of the test accuracies, so that the one is not taken for the other."""
-    return History(
-        [
-            EpochRecord(epoch, 0.1, 1.0, min(1.0, test + 0.15), 1.0, test, second, 100.0)
-            for epoch, (test, second) in enumerate(zip(accuracies, seconds, strict=True), start=1)
-        ]
+
+def _ask_times(answer: Callable[..., Any], history: History, targets: Sequence[float]) -> Tensor:
+    found = [answer(history, target) for target in targets]
+    expect_filled(*found)
+    return torch.tensor([
+        NEVER if value == math.inf else expect_number(value, f"the time to {target:.0%}")
+        for value, target in zip(found, targets, strict=True)
+    ])  # fmt: skip
+
+
+@task([(HISTORY, (0.4, 0.6, 0.7, 0.74))], ask=_ask_times)
+def reached(history: History, targets: Sequence[float]) -> Expected:
+    test, train = ([getattr(record, f"{of}_accuracy") for record in history.records] for of in ("test", "train"))
+    seconds = [record.seconds for record in history.records]
+
+    def first(holds: Callable[[float], bool], accuracies: list[float] = test) -> int | None:
+        return next((i for i, accuracy in enumerate(accuracies) if holds(accuracy)), None)
+
+    def up_to(index: int | None) -> float:
+        return NEVER if index is None else sum(seconds[: index + 1])
+
+    def times(way: Callable[[float], float]) -> Tensor:
+        return torch.tensor([way(target) for target in targets])
+
+    def got(target: float, accuracies: list[float] = test) -> int:
+        return first(lambda accuracy: accuracy >= target, accuracies)
+
+    def last_below(target: float) -> int:
+        return max((i for i, accuracy in enumerate(test) if accuracy < target), default=-1)
+
+    mistakes = [
+        (times(lambda t: seconds[got(t)]), "That is the epoch that got there; those before it took time as well."),
+        (times(lambda t: got(t) + 1), "That is the number of the epoch; asked for are seconds."),
+        (times(got), "That is the index of the epoch; asked for are seconds."),
+        (times(lambda t: sum(seconds[: got(t)])), "The epoch that gets there is missing: its accuracy was measured at "
+         "its end."),
+        (times(lambda t: up_to(got(t, train))), "Is that the training accuracy? Asked for is the test accuracy."),
+        (times(lambda t: up_to(first(lambda accuracy: accuracy > t))), "A test accuracy that equals the target has "
+         "reached it."),
+        (times(lambda t: up_to(first(lambda accuracy: accuracy == t))), "A test accuracy above the target has reached "
+         "it, too."),
+        (times(lambda t: up_to(last_below(t) + 1)), "From then on it stayed there; asked for is the first time it was "
+         "there."),
+        (times(lambda t: up_to(len(seconds))), "That is the whole training; stop at the first epoch that reaches it."),
+    ]  # fmt: skip
+    given = (
+        f"with test accuracies {test} and {seconds} s, the times to {', '.join(f'{target:.0%}' for target in targets)}"
     )
+    told = [(wrong, f"{given} are others. {hint}") for wrong, hint in mistakes]
+    return Expected(given, times(lambda t: up_to(got(t))), told, "The seconds of which epochs are to be added "
+        "up?", 1e-6)  # fmt: skip
 
 
 @exercise("08.4", "Time to accuracy", "medium", 8)
 def time_to(answer: Callable[..., Any]) -> str:
-    """Knows: one epoch's seconds, its number, the wrong accuracy, an epoch too few or too many, nothing for never."""
-    accuracies, seconds = [0.40, 0.65, 0.70, 0.62, 0.74], [10.0, 11.0, 20.0, 23.0, 40.0]
-    history = _history(accuracies, seconds)
-    targets = (0.4, 0.6, 0.7, 0.74)
-    found = [_seconds(answer(history, target), target) for target in targets]
-    right = [sum(seconds[: _first(accuracies, target) + 1]) for target in targets]
-    if not _alike_all(found, right):
-        ways = _wrong_ways(accuracies, [record.train_accuracy for record in history.records], seconds)
-        told = next((hint for way, hint in ways if _alike_all(found, list(map(way, targets)))), None)
-        i = next(i for i, (a, b) in enumerate(zip(found, right, strict=True)) if not _alike_all([a], [b]))
-        raise Hint(
-            f"with test accuracies {accuracies} and {seconds} s, you say {found[i]:g} s for a target of "
-            f"{targets[i]:.0%}. {told or 'The seconds of which epochs are to be added up?'}"
-        )
+    reached(answer)
     try:
-        unreached = answer(history, 0.9)
+        never = answer(HISTORY, 0.9)
+        expect_filled(never)
     except Exception as error:  # it did well for the other targets, so it is neither a gap nor a slip in general
         raise Hint(
             "no epoch reaches 90 %, and there your function returns nothing, or stops with an error: what did the "
             "exercise want for never?"
         ) from error
-    never = _seconds(unreached, 0.9)
-    if not math.isinf(never):
-        raise Hint(
-            f"no epoch reaches 90 %, and you say {never:g} s. Return math.inf, which is more than any time: whoever "
-            f"never gets there is not quicker than somebody who does."
-        )
+    if never != math.inf:
+        raise Hint(f"no epoch reaches 90 %, and you say {expect_number(never, 'the time to 90%'):g} s. Return "
+            "math.inf, which is more than any time: whoever never gets there is not quicker than somebody who "
+            "does.")  # fmt: skip
     return "the seconds of every epoch up to the first that reaches it, and infinity for whoever never does."
-
-
-def _wrong_ways(test: list[float], train: list[float], seconds: list[float]) -> list[tuple[Callable[..., float], str]]:
-    """What students compute in place of it, each as a function of the target, and the hint for it."""
-
-    def up_to(index: int | None) -> float:
-        return math.inf if index is None else sum(seconds[: index + 1])
-
-    def above(target: float) -> int | None:
-        return next((i for i, accuracy in enumerate(test) if accuracy > target), None)
-
-    def equal(target: float) -> int | None:
-        return next((i for i, accuracy in enumerate(test) if accuracy == target), None)
-
-    def last_below(target: float) -> int:
-        return max((i for i, accuracy in enumerate(test) if accuracy < target), default=-1)
-
-    return [
-        (lambda t: seconds[_first(test, t)], "That is the epoch that got there; those before it took time as well."),
-        (lambda t: _first(test, t) + 1, "That is the number of the epoch; asked for are seconds."),
-        (lambda t: _first(test, t), "That is the index of the epoch; asked for are seconds."),
-        (
-            lambda t: sum(seconds[: _first(test, t)]),
-            "The epoch that gets there is missing: its accuracy was measured at its end.",
-        ),
-        (lambda t: up_to(_first(train, t)), "Is that the training accuracy? Asked for is the test accuracy."),
-        (lambda t: up_to(above(t)), "A test accuracy that equals the target has reached it."),
-        (lambda t: up_to(equal(t)), "A test accuracy above the target has reached it, too."),
-        (lambda t: up_to(last_below(t) + 1), "From then on it stayed there; asked for is the first time it was there."),
-        (lambda t: up_to(len(seconds)), "That is the whole training; stop at the first epoch that reaches it."),
-    ]
-
-
-def _first(accuracies: list[float], target: float) -> int:
-    return next(i for i, accuracy in enumerate(accuracies) if accuracy >= target)
-
-
-def _alike_all(found: list[float], right: list[float]) -> bool:
-    return all(a == b or math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found, right, strict=True))
-
-
-def _seconds(value: Any, target: float) -> float:
-    if isinstance(value, float) and math.isinf(value) and value > 0:
-        return value
-    return expect_number(value, f"the time to {target:.0%}")
 
 
 # ---- 08.5 What a table supports
@@ -309,57 +294,36 @@ def _alike(*fields: str) -> bool:
     return all(_A[name] == _B[name] and _A[name] is not None for name in fields)
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A sentence about TABLE, whether its figures bear it out, and where to look when that was misjudged."""
 
     sentence: str
-    holds: Callable[[], bool]
+    holds: bool
     look: str
 
 
-CLAIMS: dict[str, Claim] = {
-    "a": Claim(
-        "A has less than a third of B's parameters.",
-        lambda: _A["parameters"] < _B["parameters"] / 3,
-        "parameters are counted, not measured: no seed, no clock and no choice is in them. Divide.",
-    ),
-    "b": Claim(
-        "A is more accurate than B.",
-        lambda: _alike("accuracy of") and _A["runs"] > 1 and _A["accuracy"] - _B["accuracy"] > _B["spread over runs"],
-        "compare how each accuracy was chosen, from how many runs, and the gap with the spread.",
-    ),
-    "c": Claim(
-        "On GPU X, A's architecture is 1.9 times as fast as B's.",
-        lambda: _alike("hardware", "batch", "precision"),
-        "what beside the architecture is not the same in the two measurements of images/s?",
-    ),
-    "d": Claim(
-        "Had A's last epoch been reported, its figure would be 84.2 or lower.",
-        lambda: _A["accuracy of"] == "best epoch",
-        "the last epoch is one of those among which the best was chosen.",
-    ),
-    "e": Claim(
-        "Another seed may well move B's accuracy by 0.4.",
-        lambda: _B["runs"] > 1 and _B["spread over runs"] >= 0.4,
-        "for one of the two networks the table says how far runs lie apart.",
-    ),
-    "f": Claim(
-        "A needs less memory than B.",
-        lambda: _alike("batch") and None not in (_A["peak memory"], _B["peak memory"]),
-        "fewer parameters are not less memory: look for the column that would say it.",
-    ),
-    "g": Claim(
-        "A reaches 80 % sooner than B.",
-        lambda: "time to 80 %" in _A,
-        "a whole training's minutes do not say when 80 % was reached: which column would?",
-    ),
-}
+CLAIMS = {
+    "a": Claim("A has less than a third of B's parameters.", _A["parameters"] < _B["parameters"] / 3, "parameters are "
+    "counted, not measured: no seed, no clock and no choice is in them. Divide."),
+    "b": Claim("A is more accurate than B.", _alike("accuracy "
+    "of") and _A["runs"] > 1 and _A["accuracy"] - _B["accuracy"] > _B["spread over runs"], "compare how each accuracy "
+    "was chosen, from how many runs, and the gap with the spread."),
+    "c": Claim("On GPU X, A's architecture is 1.9 times as fast as "
+    "B's.", _alike("hardware", "batch", "precision"), "what beside the architecture is not the same in the two "
+    "measurements of images/s?"),
+    "d": Claim("Had A's last epoch been reported, its figure would be 84.2 or lower.", _A["accuracy of"] == "best "
+    "epoch", "the last epoch is one of those among which the best was chosen."),
+    "e": Claim("Another seed may well move B's accuracy by 0.4.", _B["runs"] > 1 and _B["spread over "
+    "runs"] >= 0.4, "for one of the two networks the table says how far runs are apart."),
+    "f": Claim("A needs less memory than B.", _alike("batch", "peak memory"), "fewer parameters are not less memory: "
+    "look for the column that would say it."),
+    "g": Claim("A reaches 80 % sooner than B.", "time to 80 %" in _A, "a whole training's minutes do not say when 80 % "
+    "was reached: which column would?"),
+}  # fmt: skip
 
 
 @exercise("08.5", "What does this table say?", "hard", 8)
 def supported(answer: Any) -> str:
-    """Knows: each sentence that is believed too easily, and each that is not believed although the table bears it."""
     if isinstance(answer, str):
         answer = set(answer.replace(",", " ").split()) if " " in answer or "," in answer else set(answer)
     if not isinstance(answer, set | list | tuple) or not all(isinstance(letter, str) for letter in answer):
@@ -368,13 +332,9 @@ def supported(answer: Any) -> str:
     if strange := letters - set(CLAIMS):
         raise Hint(f"there is no sentence {', '.join(sorted(strange))}; they are {', '.join(CLAIMS)}.")
     for letter, claim in CLAIMS.items():
-        if (letter in letters) and not claim.holds():
-            raise Hint(f"({letter}) “{claim.sentence}” may be true, but this table does not show it: {claim.look}")
+        hint_if((letter in letters) and not claim.holds, f"({letter}) “{claim.sentence}” may be true, but this table "
+            f"does not show it: {claim.look}")  # fmt: skip
     for letter, claim in CLAIMS.items():
-        if letter not in letters and claim.holds():
-            raise Hint(f"({letter}) “{claim.sentence}” does follow from this table: {claim.look}")
+        hint_if(letter not in letters and claim.holds, f"({letter}) “{claim.sentence}” does follow from this table: "
+            f"{claim.look}")  # fmt: skip
     return "and whoever wanted to claim more would have to measure more."
-
-
-def _same(found: tuple[float, ...], right: tuple[float, ...]) -> bool:
-    return all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found, right, strict=True))

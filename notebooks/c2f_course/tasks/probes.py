@@ -15,9 +15,13 @@ def is_class(answer: Any) -> bool:
 
 
 @beside
-def state_shapes(cls: type[nn.Module], args: list) -> dict[str, list[int]]:
-    """The shape of everything in the state dict of `cls(*args)`."""
-    return {name: list(value.shape) for name, value in cls(*args).state_dict().items()}
+def state_shapes(cls: type[nn.Module], args: list) -> dict[str, list[int]] | None:
+    """The shape of everything in the state dict of `cls(*args)`; None where a layer is still a gap."""
+    with torch.random.fork_rng(devices=[]):
+        module = cls(*args)
+    if any(value is ... for value in vars(module).values()):
+        return None
+    return {name: list(value.shape) for name, value in module.state_dict().items()}
 
 
 @beside
@@ -25,15 +29,20 @@ def module_output(
     cls: type[nn.Module], args: list, state: dict[str, Tensor], x: Tensor, part: str = ""
 ) -> Tensor | None:
     """What `cls(*args)` with these weights, or a part of it, gives for x, in evaluation mode and without gradients."""
-    module = cls(*args)
+    with torch.random.fork_rng(devices=[]):
+        module = cls(*args)
     module.load_state_dict(state)
     with torch.no_grad():
         return module.eval().get_submodule(part)(x)
 
 
 @beside
-def gradients(function: Callable[..., Tensor], args: list[Tensor]) -> list[Tensor | None]:
-    """The gradient of the sum of squares of `function(*args)` with respect to each of the arguments."""
-    leaves = [arg.detach().clone().requires_grad_() for arg in args]
-    function(*leaves).square().sum().backward()
-    return [leaf.grad for leaf in leaves]
+def gradients(function: Callable[..., Tensor], args: list, places: list[int]) -> list[Tensor | None]:
+    """The gradient of the sum of squares of `function(*args)` with respect to each of the arguments at these places."""
+    args = [arg.detach().clone() if isinstance(arg, Tensor) else arg for arg in args]
+    for place in places:
+        args[place].requires_grad_()
+    made = function(*args)
+    if isinstance(made, Tensor) and made.requires_grad:
+        made.square().sum().backward()
+    return [args[place].grad for place in places]

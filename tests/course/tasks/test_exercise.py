@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from c2f_course.tasks import Hint, Verdict, exercise, expect_close, expect_number, expect_tensor
+from c2f_course.tasks.exercise import (
+    Expected,
+    Hint,
+    Verdict,
+    exercise,
+    expect_close,
+    expect_number,
+    expect_tensor,
+    task,
+)
 
 
 class EqualsEverything:
@@ -88,3 +97,31 @@ def test_a_tensor_is_detached_and_its_shape_is_checked() -> None:
         expect_tensor(torch.ones(1, 2), (2,), "it")
     with pytest.raises(Hint, match="that is not it"):
         expect_close(4, 3.0, "it")
+
+
+@exercise("00.2", "Double it again", "easy", 2)
+@task([(torch.tensor([1.0, 2.0]),)], "twice as much.", errors={"no_such_thing": "use torch."})
+def doubled(x) -> Expected:
+    mistakes = [((3 * x, x + 1), "not 2 x."), (x / 0, "by zero."), (x[:1], "only one, of shape {shape}.")]
+    return Expected("the double", 2 * x, mistakes, "Double.", learns={"x": "x"})
+
+
+WRONG = {
+    "one of two values": (lambda x: x + 1, "not 2 x."),
+    "another one that is not finite": (lambda x: x * float("nan"), "by zero."),
+    "another one of that shape": (lambda x: 7 * x[1:], "only one, of shape (1,)."),
+    "an error that is known": (raises, "use torch."),
+    "another error": (lambda x: x[5], "your code raised IndexError"),
+    "anything else": (lambda x: 9 * x, "differs from what is right by up to 14. Double."),
+    "in place": (lambda x: x.mul_(2), "your code changed x itself"),
+    "no gradient": (lambda x: 2 * x.detach(), "no gradient reaches x"),
+    "another gradient": (lambda x: x + x.detach(), "the gradient for x differs"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_task_knows_mistakes_by_what_they_lead_to(name: str) -> None:
+    answer, sentence = WRONG[name]
+    verdict = doubled(answer)
+    assert verdict.state == "hint" and sentence in verdict.message
+    assert doubled(lambda x: x + x).passed

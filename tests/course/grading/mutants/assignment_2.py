@@ -83,7 +83,7 @@ MUTANTS = [
     ("2.3", "ten classes", ("F.one_hot(labels, classes)", "F.one_hot(labels, 10)"), 1, "10 columns"),
     ("2.3", "in place", ("images, rows = images.float(), F.one_hot(labels, classes).float()\n    s = share[:, None, None, None]\n    mixed =",
      "rows = F.one_hot(labels, classes).float()\n    s = share[:, None, None, None]\n    if images.is_floating_point():\n"
-     "        images *= s\n        images += (1 - s) * images[partner]\n    mixed ="), 2, "changed the images"),
+     "        images *= s\n        images += (1 - s) * images[partner]\n    mixed ="), 2, "changed images itself"),
     ("2.3", "bytes again", (MIXED, "was = torch.uint8 if images.max() > 5 else images.dtype\n    mixed = (s * images + (1 - s) * images[partner]).to(was)"), 2,
      "too coarse"),
     ("2.3", "whole numbers", (MIXED, "mixed = (s * images + (1 - s) * images[partner]).floor()"), 1, "but for their fractions"),

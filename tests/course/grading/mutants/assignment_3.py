@@ -117,7 +117,7 @@ MUTANTS = [
     ("3.4", "one order for all", ("scores[c]", "scores[0]"), 3, "in the first one's order"),
     ("3.4", "the same energy from all", ("(kernels - crop_kernels(kernels, radius)).square().sum(dim=(1, 2))",
      "(kernels - crop_kernels(kernels, radius)).square().sum(dim=(1, 2)).mean().expand(len(kernels))"), 3, "each one's own crop"),
-    ("3.4", "in place", ("control = kernels.clone()", "control = kernels"), 3, "changed the kernels itself"),
+    ("3.4", "in place", ("control = kernels.clone()", "control = kernels"), 3, "changed kernels itself"),
     ("3.4", "the crop for the control", ("    return control\n", "    return crop_kernels(kernels, radius)\n"), 3, "the crop itself"),
     ("3.4", "no half", (".sum(dim=1) / 2)", ".sum(dim=1))"), 4, "lacks the half"),
     ("3.4", "logits", ("p, q = logits.softmax(dim=1), changed.softmax(dim=1)", "p, q = logits, changed"), 4, "compares the logits"),
