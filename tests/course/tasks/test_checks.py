@@ -587,7 +587,7 @@ RIGHT = [
     (notebook_08.seconds_of, stopwatch),
     (notebook_08.seconds_of, lambda w, s, c, r: [w(), w(), stopwatch(w, s, c, r)][-1]),
     (notebook_08.time_to, time_to),
-    (notebook_08.supported, " ".join(letter.upper() for letter in HOLDING)),
+    (notebook_08.supported, " ".join(letter.upper() for letter in sorted(HOLDING))),
     (notebook_09.paired, in_one_tensor),
     *((notebook_09.conclusions, said) for said in ({"a", "d"}, ["D", "A"], "ad", "a, d", ("(a)", "(d)"))),
 ]  # fmt: skip
