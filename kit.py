@@ -54,7 +54,7 @@ def lab(options):
 def test(options):
     if in_venv("ruff", "check"):
         sys.exit(1)
-    continue_as("pytest", "--numprocesses", "2", "--dist", "loadfile", *options)
+    continue_as("pytest", "--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder", *options)
 
 
 COMMANDS = {"lab": lab, "test": test, "install": lambda options: None}

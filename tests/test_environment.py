@@ -572,10 +572,11 @@ def build(tmp_path: Path, kind: str) -> list[str]:
 @pytest.mark.slow
 def test_a_wheel_brings_the_weights_and_finds_them_from_any_folder(tmp_path: Path) -> None:
     names = build(tmp_path, "wheel")
-    assert {name.split("/")[0] for name in names} == {"c2f"}
+    assert {name.split("/")[0] for name in names} == {"c2f", "c2f_course"}
     assert {f"c2f/data/weights/{path.name}" for path in (ROOT / "data" / "weights").iterdir()} <= {*names}
     (tmp_path / "empty").mkdir()
-    code = "import c2f; c2f.create_model('conv2former_mini_cifar', weights='cifar10'); print(c2f.__file__)"
+    model = "c2f.create_model('conv2former_mini_cifar', weights='cifar10')"
+    code = f"import c2f, c2f_course.tasks; {model}; print(c2f.__file__)"
     environment = {name: value for name, value in os.environ.items() if name != "C2F_DATA"}
     environment["PYTHONPATH"] = str(tmp_path / "unpacked")
     command = [sys.executable, "-c", code]
@@ -585,7 +586,7 @@ def test_a_wheel_brings_the_weights_and_finds_them_from_any_folder(tmp_path: Pat
 
 def test_an_editable_installation_is_the_clone_itself(tmp_path: Path) -> None:
     (path,) = build(tmp_path, "editable")  # no folder c2f/ beside it, which would hide the package
-    assert (tmp_path / "unpacked" / path).read_text().strip() == str(ROOT)
+    assert (tmp_path / "unpacked" / path).read_text().split() == [str(ROOT), str(ROOT / "notebooks")]
 
 
 # No network

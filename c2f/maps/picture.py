@@ -159,8 +159,7 @@ def outline(
     from matplotlib.patches import Rectangle
 
     corner = (left - 0.5, top - 0.5)
-    box = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=linewidth, **style)
-    ax.add_patch(box).set_clip_on(False)
+    ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=linewidth, **style))
 
 
 def as_pixels(image: Tensor) -> np.ndarray:

@@ -115,9 +115,9 @@ def plot_matrices(matrices: Mapping[str, Tensor], photograph: Tensor, positions:
             p, over = side * row + column, axes[f"{name} {(row, column)}"]
             weights = matrix[p].view(side, side)
             count = int((weights != 0).sum())
-            outline(ax, p - 0.3, -0.2, 1.6, len(matrix) + 0.4, colour, linewidth=1.5)
+            outline(ax, p - 0.3, -0.2, 1.6, len(matrix) + 0.4, colour, linewidth=1.5, clip_on=False)
             over.imshow(as_pixels(lay_over(photograph, weights)), extent=(-0.5, side - 0.5, side - 0.5, -0.5))
-            outline(over, row, column, 1, 1, colour)
+            outline(over, row, column, 1, 1, colour, clip_on=False)
             over.set(xlabel="column", ylabel="row")
             over.set_title(f"row p = {p} over the image (□ is p)\n{count} of {side**2} are not zero", fontsize=10)
             ends = f"from {number(weights.min())} to {number(weights.max())}"
@@ -255,7 +255,7 @@ def _draw_panel(ax: Axes, panel: Panel) -> None:
     for box in panel.boxes:
         top, left = max(box.top, 0), max(box.left, 0)
         bottom, right = min(box.top + box.height, height), min(box.left + box.width, width)
-        outline(ax, top, left, bottom - top, right - left, box.colour)
+        outline(ax, top, left, bottom - top, right - left, box.colour, clip_on=False)
     if panel.sign:
         ax.text(-0.13, 0.5, panel.sign, ha="center", va="center", fontsize=14, transform=ax.transAxes)
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
