@@ -47,6 +47,8 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 }
 CONV2FORMERS = [name for name in SMALL if name.startswith("conv2former")]
 every_model = pytest.mark.parametrize("name", SMALL)
+# Where a model takes seconds: the other Swins are of one class with the first, which has all of it.
+WITH_ONE_SWIN = [name for name in SMALL if name not in ("swin_mini_cifar", "swin_micro_cifar")]
 
 
 def filled(model: nn.Module) -> nn.Module:
@@ -86,8 +88,7 @@ def counting():
     torch._dynamo.reset()
 
 
-# The other Swins are one class with the first, which has all of it, and a Swin takes seconds to trace.
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("swin_mini_cifar", "swin_micro_cifar")])
+@pytest.mark.parametrize("name", WITH_ONE_SWIN)
 def test_compiled_once_for_every_batch_size_and_image_size(name: str, counting):
     any_size = not name.startswith(("swin", "vit"))  # those are made for one size
     shapes = [(2, 32, 32), (3, 64, 64), (5, 32, 96)] if any_size else [(2, 32, 32), (3, 32, 32), (5, 32, 32)]
@@ -215,7 +216,7 @@ def exported(model: nn.Module, dynamic: bool = True) -> torch.export.ExportedPro
 
 
 PROGRAMS: dict[str, Callable[[], torch.export.ExportedProgram]] = {
-    **{name: functools.partial(lambda name: exported(small(name)), name) for name in SMALL},
+    **{name: functools.partial(lambda name: exported(small(name)), name) for name in WITH_ONE_SWIN},
     "static": lambda: exported(small("conv2former_n_cifar"), dynamic=False),
     "accelerated": lambda: exported(accelerate(copy.deepcopy(small("conv2former_n_cifar")))),
 }
