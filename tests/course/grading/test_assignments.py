@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -176,10 +176,6 @@ class Renamed:
         yield Renamed(self.other, self.student, self.names)
 
 
-def definition_of(names: Collection[str]) -> re.Pattern[str]:
-    return re.compile(rf"^(def|class) ({'|'.join(names)})\b|^({'|'.join(names)}) =", re.MULTILINE)
-
-
 # Of the network that the wrong answers to assignment 4 have around them: a smaller one shows the same mistakes.
 SMALLER = {"4_beat_swin": ("dim, depth = 64, 4", "dim, depth = 24, 1")}
 
@@ -197,7 +193,7 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str) -> None:
     tests = {number: easily(assignment.tests_of(question)) for number, question in questions.items()}
     for number, (asked, wrong, (old, new), _, _) in enumerate(mutants):
         answers = questions[asked].answers
-        defining = definition_of(answers)
+        defining = re.compile(rf"^(def|class) ({'|'.join(answers)})\b|^({'|'.join(answers)}) =", re.MULTILINE)
         places = [i for i, cell in enumerate(cells) if defining.search(cell) and old in cell]
         assert len(places) == 1 and cells[places[0]].count(old) == 1, f"{asked}, {wrong}: {old!r} is in {places}"
         at = places[0]
@@ -208,8 +204,9 @@ def test_each_wrong_answer_gets_its_points_and_its_hint(name: str) -> None:
         bound = "".join(f"\n{renamed} = space[{answer!r}]" for answer, renamed in names.items())
         run = f"space = dict(globals())\nexec({together.replace(*small)!r}, space){bound}"
         mutated.append((run, names, questions[asked].forbidden_in([*cells[:at], cell, *cells[at + 1 :]])))
-    # what the notebook has beside definitions, a training and plots, is not needed
-    cells = [cell.replace(*small) for cell in cells if cell == cells[0] or re.search(r"^(def|class) ", cell, re.M)]
+    # what else the notebook has, a training and plots, is not needed
+    defines = re.compile(r"^(def|class|NAME) ", re.MULTILINE)
+    cells = [cell.replace(*small) for cell in cells if cell == cells[0] or defines.search(cell)]
     failed = []
     with Student([*cells, *(run for run, _, _ in mutated)], LIMITS) as student, student.fresh() as other:
         for (asked, wrong, _, points, hint), (_, names, forbidden) in zip(mutants, mutated, strict=True):
