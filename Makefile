@@ -15,7 +15,7 @@ help: ## list these targets
 lab: ## open the course in JupyterLab (ARGS=--no-browser prints the address instead)
 	@$(PYTHON) kit.py lab $(ARGS)
 
-test: ## run ruff, pytest, and every notebook (ARGS=tests/models picks)
+test: ## run ruff, pytest, and every notebook (ARGS=tests/c2f/models picks)
 	@$(PYTHON) kit.py test --numprocesses $(JOBS) $(ARGS)
 
 install: ## make or renew the environment .venv, as the other targets do too

@@ -58,7 +58,7 @@ MAPS = [((torch.arange(1.0, k * k + 1) ** 1.5).view(k, k), h, w) for k, h, w in 
 
 
 @exercise("01.2", "Two dimensions", "medium", 10)
-@task(MAPS, "the same matrix as c2f.fast.depthwise.toeplitz, which the kit computes with on small maps.")
+@task(MAPS, "the same matrix as c2f.fast.depthwise.toeplitz, which the kit takes the gradient of on small maps.")
 def toeplitz_2d(kernel: Tensor, height: int, width: int) -> Expected:
     k, size, half = len(kernel), height * width, len(kernel) // 2
     dots = torch.eye(size).view(-1, 1, height, width)
