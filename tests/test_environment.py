@@ -551,8 +551,7 @@ def test_lab_prints_an_address_that_opens_the_first_notebook(tmp_path: Path, mon
         try:
             address = next(line.split()[-1] for line in lab.stderr if re.search(r"http://\S+token=", line))
         finally:
-            lab.terminate()
-            lab.stderr.read()
+            lab.kill()  # asked to end while it starts, it may go on for ever
     assert re.fullmatch(r"http://localhost:\d+/lab/tree/notebooks/00_start_here\.ipynb\?token=\w+", address)
 
 
