@@ -236,7 +236,7 @@ def _plain(values: Any) -> list[Any]:
     return [value._handle if isinstance(value, RemoteObject) else value for value in values]
 
 
-def beside(probe: Callable[..., Any]) -> Callable[..., Any]:
+def runs_remotely(probe: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function of this package run in the process of its arguments: here, or that of a RemoteObject.
 
     What a check needs beyond plain data (a student's module, a gradient) goes into such a probe. It returns plain data,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2f_course.grading.assignment import question
-from c2f_course.grading.remote import beside
+from c2f_course.grading.remote import runs_remotely
 from c2f_course.tasks.exercise import Expected, Hint, expect_filled, hint_if, task
 from c2f_course.tasks.training import (
     after_the_end,
@@ -502,7 +502,7 @@ def _as_plain(step: Any) -> Any:
     return step if isinstance(step, Tensor | int | float) else type(step).__name__
 
 
-@beside
+@runs_remotely
 def stopped(snapshot: Callable, plan: dict) -> Tensor | str | None:
     """Train, stop, and write: the bytes of the file, or a sentence about why there is none."""
     with torch.random.fork_rng(devices=[]):
@@ -519,7 +519,7 @@ def stopped(snapshot: Callable, plan: dict) -> Tensor | str | None:
         return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
 
-@beside
+@runs_remotely
 def resumed(restore: Callable, plan: dict, file: Tensor) -> dict:
     """Another model with other weights, another optimizer, other random numbers; then restore, and train to the end."""
     with torch.random.fork_rng(devices=[]):
@@ -529,7 +529,7 @@ def resumed(restore: Callable, plan: dict, file: Tensor) -> dict:
         return {"state": _state(model), "step": _as_plain(step)}
 
 
-@beside
+@runs_remotely
 def gone_back(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
     """Train to the end, and then go back to a snapshot that was taken on the way, and train to the end again."""
     with torch.random.fork_rng(devices=[]):
@@ -543,7 +543,7 @@ def gone_back(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
         return {"state": _state(model), "step": _as_plain(step)}
 
 
-@beside
+@runs_remotely
 def restored_twice(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
     """Two trainings that go on from one snapshot, one after the other."""
     with torch.random.fork_rng(devices=[]):

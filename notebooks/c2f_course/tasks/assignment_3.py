@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from c2f.fast.depthwise import toeplitz
 from c2f_course.grading.assignment import question, written
-from c2f_course.grading.remote import beside
+from c2f_course.grading.remote import runs_remotely
 from c2f_course.tasks import fields
 from c2f_course.tasks.exercise import Expected, hint_if, is_close, of_shape, task
 
@@ -309,7 +309,7 @@ class SmallNet(nn.Module):
         return x + self.a(nn.functional.gelu(self.u(x))) * self.v(x)
 
 
-@beside
+@runs_remotely
 def field_of(
     answer: Callable[[nn.Module, Tensor], Tensor], sizes: list[int], state: dict[str, Tensor], images: Tensor,
     training: bool,

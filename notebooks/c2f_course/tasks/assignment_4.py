@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from c2f_course.grading import contest as rules
 from c2f_course.grading.assignment import question
-from c2f_course.grading.remote import RemoteObject, beside
+from c2f_course.grading.remote import RemoteObject, runs_remotely
 from c2f_course.tasks.exercise import Blank, Hint, expect_filled, expect_tensor, expect_untouched, hint_if, is_close
 from c2f_course.tasks.probes import is_class
 
@@ -26,7 +26,7 @@ def _drawn(cls: type[nn.Module], seed: int, noise: float) -> nn.Module:
     return net
 
 
-@beside
+@runs_remotely
 def net_shapes(cls: type[nn.Module]) -> dict[str, dict[str, list[int]]]:
     """The shapes of the parameters, and of the buffers that are in the state dict."""
     net = cls()
@@ -35,7 +35,7 @@ def net_shapes(cls: type[nn.Module]) -> dict[str, dict[str, list[int]]]:
     return {"parameters": parameters, "buffers": {n: s for n, s in state.items() if n not in parameters}}
 
 
-@beside
+@runs_remotely
 def net_logits(cls: type[nn.Module], seed: int, images: Tensor, chunk: int, redrawn: list[str]) -> Any:
     """Logits in evaluation mode, some images at a time; the parameters that are named are drawn anew."""
     net = _drawn(cls, seed, 0.02).eval()
@@ -48,7 +48,7 @@ def net_logits(cls: type[nn.Module], seed: int, images: Tensor, chunk: int, redr
     return torch.cat(told) if all(isinstance(some, Tensor) for some in told) else told[0]
 
 
-@beside
+@runs_remotely
 def net_gradients(cls: type[nn.Module], seed: int, images: Tensor, labels: Tensor) -> dict[str, Tensor | None]:
     """The cross-entropy's gradient with respect to every parameter, in training mode."""
     net = _drawn(cls, seed, 0.02).train()
@@ -56,7 +56,7 @@ def net_gradients(cls: type[nn.Module], seed: int, images: Tensor, labels: Tenso
     return {name: parameter.grad for name, parameter in net.named_parameters() if parameter.requires_grad}
 
 
-@beside
+@runs_remotely
 def lesson(cls: Any, seed: int, batches: list, images: Tensor, planted: bool) -> dict[str, Any] | None:
     """What a learner's network is before and after these batches of [images, labels, progress].
 

@@ -355,7 +355,7 @@ def _watched(answer: Any) -> Any:
         expect_filled(result)
         return result
 
-    call.__wrapped__ = answer  # where `beside` finds out in which process it lives
+    call.__wrapped__ = answer  # where `runs_remotely` finds out in which process it lives
     return call
 
 

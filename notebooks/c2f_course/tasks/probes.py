@@ -1,4 +1,4 @@
-"""What a check does with a student's code beyond calling it on plain data; it runs where that code lives (`beside`)."""
+"""What a check does with a student's code beyond calling it on plain data; it runs where that code is."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from c2f_course.grading.remote import RemoteObject, beside
+from c2f_course.grading.remote import RemoteObject, runs_remotely
 
 
 def is_class(answer: Any) -> bool:
@@ -14,7 +14,7 @@ def is_class(answer: Any) -> bool:
     return answer.kind == "type" if isinstance(answer, RemoteObject) else isinstance(answer, type)
 
 
-@beside
+@runs_remotely
 def state_shapes(cls: type[nn.Module], args: list) -> dict[str, list[int]] | None:
     """The shape of everything in the state dict of `cls(*args)`; None where a layer is still a gap."""
     with torch.random.fork_rng(devices=[]):
@@ -24,7 +24,7 @@ def state_shapes(cls: type[nn.Module], args: list) -> dict[str, list[int]] | Non
     return {name: list(value.shape) for name, value in module.state_dict().items()}
 
 
-@beside
+@runs_remotely
 def module_output(
     cls: type[nn.Module], args: list, state: dict[str, Tensor], x: Tensor, part: str = ""
 ) -> Tensor | None:
@@ -36,7 +36,7 @@ def module_output(
         return module.eval().get_submodule(part)(x)
 
 
-@beside
+@runs_remotely
 def gradients(function: Callable[..., Tensor], args: list, places: list[int]) -> list[Tensor | None]:
     """The gradient of the sum of squares of `function(*args)` with respect to each of the arguments at these places."""
     args = [arg.detach().clone() if isinstance(arg, Tensor) else arg for arg in args]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2f_course.grading.remote import beside
+from c2f_course.grading.remote import runs_remotely
 from c2f_course.tasks.exercise import Expected, Hint, expect_filled, expect_number
 
 # ---- The loss
@@ -234,7 +234,7 @@ def flat(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().double().flatten() for p in model.parameters()])
 
 
-@beside
+@runs_remotely
 def after_epoch(answer: Callable, plan: dict) -> dict | None:
     """What the answer has made of the weights, and what it returned."""
     model, optimizer, batches, rate_of = training(plan)
