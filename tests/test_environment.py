@@ -154,8 +154,8 @@ def test_conda_has_a_python_that_the_package_admits() -> None:
 @pytest.mark.timeout(1500)
 def test_a_fresh_environment_from_the_pip_section_of_environment_yml(tmp_path: Path) -> None:
     checkout = tmp_path / "c2f"
-    shutil.copytree(ROOT / "c2f", checkout / "c2f", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "data" / "weights", checkout / "data" / "weights")
+    for folder in ("c2f", "notebooks/c2f_course", "data/weights"):
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
     # As conda does it: the section, line by line, in a file beside environment.yml.
@@ -178,6 +178,7 @@ def test_a_fresh_environment_from_the_pip_section_of_environment_yml(tmp_path: P
         # From the folder that the checkout is in, where a folder c2f is that is not the package.
         assert "conv2former_n_cifar" in run(bin_ / "python", "-c", "import c2f; print(c2f.list_models())")
         assert run(bin_ / "c2f", "--help").startswith("usage: c2f")
+        assert run(bin_ / "c2f", "course", "--help").startswith("usage: c2f course")
         assert run(bin_ / "jupyter", "lab", "--version").strip() == constraints()["jupyterlab"]
     finally:
         shutil.rmtree(tmp_path / "env", ignore_errors=True)  # 6 GB, and pytest keeps the last three
