@@ -155,6 +155,9 @@ def load_assignment(name: str, folder: Path = FOLDER) -> Assignment:
         if not question.by_a_person and points != question.points:
             raise ValueError(f"question {question.number} has {question.points:g} points, its hidden tests {points:g}.")
     packages = (Path(package.__file__).parent for package in (c2f, c2f_course))
-    code = [path, *(file for package in packages for file in sorted(package.rglob("*.py")))]
+    code = [
+        path,
+        *(file for package in packages for kind in ("py", "toml") for file in sorted(package.rglob(f"*.{kind}"))),
+    ]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
     return Assignment(name, questions, tests, folder / name, digest, space.get("LIMITS", Limits()))

@@ -9,9 +9,11 @@ import inspect
 import itertools
 import math
 import numbers
+import tomllib
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -134,9 +136,14 @@ def expect_close(value: Any, expected: Tensor | float, what: str, *, hint: str =
             raise Hint(f"{what} is {number:g}, and that is not it. {hint}".rstrip())
 
 
-Mistakes = Sequence[tuple[Any, str]]
-"""What known mistakes lead to, each with its hint; several values with the same hint in a tuple. A value that may raise
-on some inputs is given as a function without arguments; where it raises, the mistake is passed over."""
+Says = Mapping[str, Any]
+"""Sentences by name, or tables of them."""
+
+
+def sentences(module: str) -> dict[str, Says]:
+    """What a module's checks say, one table per check: hints/<module>.toml. {braces} in them are filled in."""
+    path = Path(__file__).parent / "hints" / f"{module.rpartition('.')[2]}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -150,64 +157,68 @@ class Expected:
     """Begins a sentence, such as "the matrix"."""
     right: Any
     """A tensor or a number."""
-    mistakes: Mistakes
-    otherwise: str | Callable[[Any], str] = ""
-    """The hint for all other mistakes, or what says it of the result."""
+    mistakes: Mapping[str, Any]
+    """Name of a mistake, and so of its hint -> what it leads to, or a tuple where that may be one of several things. A
+    value that may raise on some inputs is a function without arguments; where it raises, the mistake is passed over."""
+    otherwise: str | Callable[[Any], str] = "otherwise"
+    """The name of the hint for all other mistakes, or what makes a sentence of the result."""
     tolerance: float | None = None
     """Relative; by default 1e-5 for tensors and 1e-9 for a number, which is a count more often than not."""
-    signs: Sequence[tuple[Callable[[Any], Any], str]] = ()
-    """What would give a mistake away whatever its value is, each with its hint; seen before the mistakes."""
+    signs: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """What would give a mistake away whatever its value is, by the name of its hint; seen before the mistakes."""
     learns: Mapping[str, str] = field(default_factory=dict)
     """The inputs to which a gradient must come back, each as a sentence calls it."""
+    says: Says = field(default_factory=dict)
+    """The hints by their names; a task has its own."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What {braces} in the hints stand for, beside the task's inputs, {made} (the result) and {shape} (its shape)."""
+
+    def say(self, name: str, made: Any = None) -> str:
+        """The hint of this name for a result; "before" begins every mistake's, where there is one."""
+        before = self.says.get("before", "") if name in self.mistakes else ""
+        shape = tuple(getattr(made, "shape", ()))
+        return (before + self.says[name]).format(**{**self.facts, "made": made, "shape": shape})
 
     def compare(self, made: Any) -> None:
         """Hint unless `made` is right: that of the first mistake which leads to it, if there is one."""
         expect_filled(made)
         is_tensor = isinstance(self.right, Tensor)
         tolerance = self.tolerance or (1e-5 if is_tensor else 1e-9)
-        hints = (hint for holds, hint in self.signs if holds(made))
+        names = (name for name, holds in self.signs.items() if holds(made))
         if isinstance(made, Tensor) if is_tensor and self.right.dim() else isinstance(made, Tensor | numbers.Real):
-            hints = itertools.chain(hints, self._hints(as_tensor(made), tolerance))
-        for hint in hints:
-            raise Hint(filled(hint, made))
+            names = itertools.chain(names, self._mistaken(as_tensor(made), tolerance))
+        for name in names:
+            raise Hint(self.say(name, made))
         right = self.right if is_tensor and self.right.dim() else float(self.right)
-        otherwise = self.otherwise if isinstance(self.otherwise, str) else _said_of(made, self.otherwise)
-        expect_close(made, right, self.what, hint=otherwise, tolerance=tolerance)
+        expect_close(made, right, self.what, hint=self._otherwise(made), tolerance=tolerance)
 
     @property
     def each(self) -> list[tuple[Any, str]]:
-        """The mistakes, one value at a time."""
-        return [
-            (one, hint) for values, hint in self.mistakes for one in (values if isinstance(values, tuple) else [values])
-        ]
+        """The mistakes, one value at a time, each with its name."""
+        found = ((v if isinstance(v, tuple) else (v,), name) for name, v in self.mistakes.items())
+        return [(one, name) for values, name in found for one in values]
 
-    def _hints(self, made: Tensor, tolerance: float) -> Iterator[str]:
+    def _otherwise(self, made: Any) -> str:
+        """The hint for a result that may be of any type and shape."""
+        try:
+            if callable(self.otherwise):
+                return self.otherwise(made)
+            return self.say(self.otherwise, made) if self.otherwise in self.says else ""
+        except (RuntimeError, AttributeError, TypeError, IndexError):
+            return ""
+
+    def _mistaken(self, made: Tensor, tolerance: float) -> Iterator[str]:
         right = as_tensor(self.right)
         made = made.reshape(right.shape) if right.numel() == made.numel() == 1 else made
         if is_close(made, right, tolerance):
             return
-        values = [(_value(value), hint) for value, hint in self.each]
-        values = [(value, hint) for value, hint in values if value is not None]
-        yield from (hint for value, hint in values if is_close(made, value, tolerance))
-        for value, hint in values:
+        values = [(_value(value), name) for value, name in self.each]
+        values = [(value, name) for value, name in values if value is not None]
+        yield from (name for value, name in values if is_close(made, value, tolerance))
+        for value, name in values:
             infinite = not _is_finite(value) and not _is_finite(made) and not value.isneginf().all()
             if value.shape == made.shape and (value.shape != right.shape or infinite):
-                yield hint
-
-
-def _said_of(made: Any, otherwise: Callable[[Any], str]) -> str:
-    """The hint for a result that may be of any type and shape."""
-    try:
-        return otherwise(made)
-    except (RuntimeError, AttributeError, TypeError, IndexError):
-        return ""
-
-
-def filled(hint: str, made: Any) -> str:
-    """A hint that speaks of the result itself, or of its shape: {made:.3g}, {made.dtype}, {shape}."""
-    if "{made" not in hint and "{shape" not in hint:
-        return hint
-    return hint.format(made=made, shape=tuple(getattr(made, "shape", ())))
+                yield name
 
 
 def of_shape(*shape: int) -> Tensor:
@@ -238,19 +249,33 @@ class Task:
     """Of the inputs: what is right and what mistakes lead to; by name where a result has several parts."""
     inputs: Inputs
     """The cases, each a sequence of arguments; its own arguments ask for others."""
-    praise: str = ""
-    """Why the answer is right."""
-    wants: tuple[type, str] = (tuple, "")
-    """Where a result has several parts: a dictionary with their names or a tuple, and the hint for anything else."""
+    says: Says
+    """The hints by the names of the mistakes, and as "praise" why the answer is right. Those of a part of the result may
+    be in a table of its name."""
+    wants: type = tuple
+    """Where a result has several parts: a dictionary with their names, or a tuple ("wants" is the hint for the rest)."""
     errors: Mapping[str, str] = field(default_factory=dict)
-    """What a raised error's sentence, in small letters, holds after a mistake that is known -> the hint for it."""
+    """What a raised error's sentence, in small letters, holds after a known mistake -> the name of the hint."""
     ask: Callable[..., Any] = lambda answer, *inputs: answer(*inputs)
     """How an answer is asked, where it is no function."""
 
     def __call__(self, answer: Any, *args: Any, parts: Sequence[str] = (), **kwargs: Any) -> str:
         for inputs in self.inputs(*args, **kwargs):
             self.compare(answer, inputs, parts)
-        return self.praise
+        return self.says.get("praise", "")
+
+    def explained(self, inputs: Sequence[Any]) -> Expected | dict[str, Expected]:
+        """What is expected for these inputs, with its hints."""
+        expected, names = self.expected(*inputs), inspect.signature(self.expected).parameters
+        given = dict(zip(names, inputs, strict=True))
+
+        def explained(one: Expected, part: str = "") -> Expected:
+            says = one.says or {**self.says, **self.says.get(part, {})}
+            return replace(one, says=says, facts={**given, **one.facts})
+
+        if isinstance(expected, Expected):
+            return explained(expected)
+        return {part: explained(one, part) for part, one in expected.items()}
 
     def compare(self, answer: Any, inputs: Sequence[Any], parts: Sequence[str] = ()) -> None:
         """Hint unless an answer is right for these inputs (of its result, these parts), and leaves them as they are."""
@@ -258,15 +283,15 @@ class Task:
         try:
             made = self.ask(answer, *given)
         except Exception as error:
-            for part, hint in self.errors.items():
+            for part, name in self.errors.items():
                 if part in f"{type(error).__name__} {error}".lower():
-                    raise Hint(hint) from None
+                    raise Hint(self.says[name]) from None
             raise
         expect_filled(made)
         for name, value, before in zip(inspect.signature(self.expected).parameters, given, inputs, strict=True):
             if isinstance(value, Tensor):
                 expect_untouched(value, before, name)
-        expected = self.expected(*inputs)
+        expected = self.explained(inputs)
         if isinstance(expected, Expected):
             expected.compare(made)
             self._expect_gradients(answer, made, inputs, expected.learns)
@@ -276,12 +301,10 @@ class Task:
                     expected[name].compare(value)
 
     def _parts(self, made: Any, names: list[str]) -> dict[str, Any]:
-        kind, hint = self.wants
-        if not isinstance(made, dict if kind is dict else tuple | list) or len(made) != len(names):
-            raise Hint(hint)
+        if not isinstance(made, dict if self.wants is dict else tuple | list) or len(made) != len(names):
+            raise Hint(self.says["wants"])
         made = made if isinstance(made, dict) else dict(zip(names, made, strict=True))
-        if set(made) != set(names):
-            raise Hint(hint)
+        hint_if(set(made) != set(names), self.says["wants"])
         expect_filled(*made.values())
         return {name: made[name] for name in names}
 
@@ -301,10 +324,10 @@ class Task:
                 "Stay with torch's operations.")  # fmt: skip
 
 
-def task(inputs: Inputs | Sequence[Sequence[Any]], praise: str = "", **how: Any) -> Callable[[Callable], Task]:
+def task(inputs: Inputs | Sequence[Sequence[Any]], says: Says = {}, **how: Any) -> Callable[[Callable], Task]:
     """Turn a function of the inputs that gives an Expected into a Task. `inputs` are cases, or what gives them."""
     cases = inputs if callable(inputs) else lambda cases=inputs: cases
-    return lambda expected: Task(expected, cases, praise, **how)
+    return lambda expected: Task(expected, cases, says, **how)
 
 
 def hint_if(wrong: Any, hint: str) -> None:

@@ -48,9 +48,7 @@ def test_weights_of_a_model_that_was_made_otherwise(shelf):
 
 
 def test_another_number_of_classes_takes_all_but_the_last_layer_and_says_so(shelf):
-    with pytest.warns(
-        UserWarning, match="tell 10 classes apart and this .* has 3: .* the last layer, head.fc, which"
-    ):
+    with pytest.warns(UserWarning, match="tell 10 classes apart and this .* has 3: .* the last layer, head.fc, which"):
         model = c2f.create_model("conv2former_mini_cifar", num_classes=3, weights="toys", **SMALL)
     assert model.head.fc.out_features == 3
     for name, value in model.state_dict().items():

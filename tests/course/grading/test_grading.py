@@ -304,9 +304,7 @@ def book(tmp_path: Path, **settings) -> Gradebook:
             QuestionResult("9.1", "Doubling", 3, state, "<script>alert(1)</script>", tests, more.pop("measured", {})),
             QuestionResult("9.2", "Why", 2, "words", answer=more.pop("answer", "")),
         ]
-        return Result(
-            student, f"{student}.ipynb", "d", "unreadable" if note else "graded", note, questions, **more
-        )
+        return Result(student, f"{student}.ipynb", "d", "unreadable" if note else "graded", note, questions, **more)
 
     results = [
         result("anna", 2, 1, answer="=SUM(A1)<i>because</i>", measured={"accuracy": 0.8, "name": "<u>A</u>"}),

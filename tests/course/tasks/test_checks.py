@@ -296,7 +296,7 @@ STEP = {
     "no step": (step_of("rate", "empty", "backward"), "the gradients are there"),
     "step first": (step_of("rate", "step", "backward"), "First backward(), then step()"),
     "no rate": (step_of("empty", "backward", "step"), "at the rate that it came with"),
-    "rate as attribute": (step_of("attribute", "empty", "backward", "step"), "group[\"lr\"] that counts"),
+    "rate as attribute": (step_of("attribute", "empty", "backward", "step"), 'group["lr"] that counts'),
     "rate too late": (step_of("empty", "backward", "step", "rate"), "the rate is set after the step"),
     "one group": (step_of("rate", "empty", "backward", "step", last_group_only=True), "first group"),
     "softmax": (step_of("softmax", "rate", "empty", "backward", "step"), "its own softmax"),

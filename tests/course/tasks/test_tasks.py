@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,9 @@ from c2f_course.tasks import (
     notebook_08,
     notebook_09,
 )
-from c2f_course.tasks.exercise import Exercise, Expected, Hint, Task, as_tensor, filled
+from c2f_course.tasks.exercise import Exercise, Expected, Hint, Task, as_tensor
 
+HINTS = Path(c2f_course.tasks.__file__).parent / "hints"
 MODULES = [
     importlib.import_module(f"c2f_course.tasks.{path.stem}")
     for path in sorted(Path(c2f_course.tasks.__file__).parent.glob("[a-z]*.py"))
@@ -133,7 +135,7 @@ def right(task: Task, change: Callable[[Any], Any] = lambda value: value) -> Cal
     """What is right, but for a change in its first part."""
 
     def answer(*inputs: Any) -> Any:
-        parts = {part: expected.right for part, expected in parts_of(task.expected(*inputs)).items()}
+        parts = {part: expected.right for part, expected in parts_of(task.explained(inputs)).items()}
         first = next(iter(parts))
         return result_of(task, {**parts, first: change(parts[first])})
 
@@ -146,16 +148,16 @@ def other(value: Any) -> Any:
     return torch.zeros_like(value) if value.dim() and not value.is_floating_point() else value * 1.37 + 0.0123
 
 
-def told(task: Task, inputs: Any, expected: Any, part: str, place: int, first: str) -> tuple[str, str] | None:
+def told(task: Task, inputs: Any, expected: Any, part: str, name: str, place: int) -> tuple[str, str] | None:
     """What a mistake's own hint is for these inputs, and what the check says; None where nothing is wrong with it.
 
-    The mistake is that of a place in the list for the first inputs, where its hint was `first`.
+    place: which of the things that the mistake may lead to.
     """
     parts = parts_of(expected)
-    same = [i for i, (_, hint) in enumerate(parts[part].each) if hint == first]
     made = {name: expected.right for name, expected in parts.items()}
+    leads = [value for value, of in parts[part].each if of == name]
     try:
-        value, hint = parts[part].each[place if place in same or not same else same[0]]
+        value = leads[place]
         value = as_tensor(value() if callable(value) else value)
     except (RuntimeError, IndexError, ZeroDivisionError):
         return None
@@ -166,7 +168,7 @@ def told(task: Task, inputs: Any, expected: Any, part: str, place: int, first: s
     try:
         known.compare(answer_of(task, lambda *inputs: result), inputs)
     except Hint as raised:
-        return filled(hint, value), str(raised)
+        return parts[part].say(name, value), str(raised)
     return None
 
 
@@ -175,17 +177,23 @@ def test_each_mistake_gets_its_hint(name: str) -> None:
     """Some lead to the same as others for some of the inputs, and have their own hint for others."""
     task = TASKS[name]
     more = (inputs for arguments in ((), *MORE.get(task.expected, ())) for inputs in task.inputs(*arguments))
-    cases = [(inputs, task.expected(*inputs)) for inputs in more]
-    for part, expected in parts_of(cases[0][1]).items():
-        for place, (_, hint) in enumerate(expected.each):
-            seen = [told(task, *case, part, place, hint) for case in cases]
-            assert any(own == said for own, said in filter(None, seen)), f"{part} {place}: {hint}"
+    cases = [(inputs, task.explained(inputs)) for inputs in more]
+    mistakes = {
+        (part, name, place)
+        for _, expected in cases
+        for part, one in parts_of(expected).items()
+        for name, leads in one.mistakes.items()
+        for place in range(len(leads) if isinstance(leads, tuple) else 1)
+    }
+    for part, name, place in sorted(mistakes):
+        seen = [told(task, *case, part, name, place) for case in cases]
+        assert any(own == said for own, said in filter(None, seen)), f"{part} {name} {place}"
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_is_right_passes_and_a_gap_is_blank(name: str) -> None:
     task = TASKS[name]
-    assert task(answer_of(task, right(task))) == task.praise
+    assert task(answer_of(task, right(task))) == task.says.get("praise", "")
     check = Exercise("0", "", "easy", 1, task)
     assert check(answer_of(task, lambda *inputs: ...)).state == "blank"
     assert check(answer_of(task, lambda *inputs: "a string")).state == "hint"
@@ -194,11 +202,23 @@ def test_what_is_right_passes_and_a_gap_is_blank(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_a_result_like_no_known_mistakes_gets_the_general_hint(name: str) -> None:
     task = TASKS[name]
-    first = next(iter(parts_of(task.expected(*next(iter(task.inputs())))).values()))
+    first = next(iter(parts_of(task.explained(next(iter(task.inputs())))).values()))
     with pytest.raises(Hint) as raised:
         task(answer_of(task, right(task, other)))
-    assert callable(first.otherwise) or first.otherwise in str(raised.value)
+    assert callable(first.otherwise) or first.say(first.otherwise) in str(raised.value)
 
 
 def test_the_tasks_are_found() -> None:
     assert len(TASKS) >= 50
+
+
+@pytest.mark.parametrize("path", sorted(HINTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_each_sentence_is_one_that_a_check_says(path: Path) -> None:
+    """A hint whose mistake has gone, or has another name, would never be seen."""
+    code = "".join(module.read_text(encoding="utf-8") for module in HINTS.parent.glob("*.py"))
+
+    def names(table: dict[str, Any]) -> set[str]:
+        return {*table, *(name for value in table.values() if isinstance(value, dict) for name in names(value))}
+
+    own = {"praise", "otherwise", "before", "wants"}
+    assert not [name for name in names(tomllib.loads(path.read_text())) - own if f'"{name}"' not in code]
