@@ -323,7 +323,7 @@ def _birder_model() -> nn.Module:
     """birder's port of the authors' code (https://gitlab.com/birder/birder), which is no dependency of this kit."""
     from birder.model_registry import registry
 
-    return registry.net_factory("conv2former_n", 3, 1000)
+    return registry.net_factory("conv2former_n", num_classes=1000)
 
 
 # ---- Augmentation
