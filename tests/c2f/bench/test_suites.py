@@ -23,10 +23,9 @@ def small(monkeypatch):
     monkeypatch.setattr(measure, "COPIED", 2**20)
     monkeypatch.setattr(suites, "MAPS", ((4, 4), (2, 8)))
     monkeypatch.setattr(suites, "PICTURES", 8)
-    monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
     monkeypatch.setattr(suites, "PAPER_SIZE", (32, 32))
     monkeypatch.setattr(suites, "_paper_model", tiny_seed_model)
-    monkeypatch.setattr(suites, "interleaved", functools.partial(measure.interleaved, min_seconds=1e-3))
+    monkeypatch.setattr(measure, "interleaved", functools.partial(measure.interleaved, min_seconds=1e-3))
     real = suites.contenders_at_32
     monkeypatch.setattr(
         suites,
