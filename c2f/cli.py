@@ -188,13 +188,13 @@ class Export:
 
 @dataclass(kw_only=True)
 class Compare(_OnDevice):
-    """Compare runs: cost, speed measured here, accuracy, as Markdown, and their curves as PNG.
+    """Compare runs: cost, speed measured here, accuracy, as Markdown, and a figure with their curves.
 
     The timed steps have the precision and the memory layout of the first run's recipe.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # Folders of runs; their weights are not needed.
-    figure: Path = Path("compare.png")  # The file for the curves.
+    figure: Path = Path("compare.png")  # The file for the curves, whose ending says the format.
     measure: bool = True  # Time training steps and forward passes; --no-measure leaves the speed out and is quick.
     rounds: int = 5  # How often each model is timed, interleaved with the others.
     batch_size: int | None = None  # Images of one timed step; by default 64 on a CPU and 256 on a GPU.
@@ -203,8 +203,6 @@ class Compare(_OnDevice):
     def run(self) -> None:
         if not self.runs:
             raise ValueError("name the folders of one run or more, such as `c2f compare runs/a runs/b`.")
-        if self.figure.suffix != ".png":
-            raise ValueError(f"the figure is a PNG; name it {self.figure.with_suffix('.png')}, not {self.figure}.")
         from c2f.bench.measure import Conditions
 
         runs = [c2f.report.load_finished(path) for path in self.runs]

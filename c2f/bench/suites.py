@@ -82,6 +82,8 @@ def depthwise(conditions: Conditions) -> Result:
         gains.append(theirs_last / min(ours, ours_last))
         rows.append([f"{c}×{side}×{side}", *map(_milliseconds, taken), f"{theirs / ours:.3g}×", f"{gains[-1]:.3g}×"])
     found, say_limits = limits_of(seconds)
+    cases = ((case.split(", "), choice) for case, choice in chosen.items())
+    said = [f"{what}, {size}, {layout}: {choice}" for (what, size, _, _, layout, *_), choice in cases]
     title = f"Depthwise convolution {KERNEL}×{KERNEL}, forward and backward, batch {n}, {conditions.precision}, in ms"
     ways = ["conv2d NCHW", "conv2d channels_last", "c2f NCHW", "c2f channels_last"]
     return {
@@ -95,19 +97,13 @@ def depthwise(conditions: Conditions) -> Result:
             f"The last column sets c2f's better layout against `conv2d` in channels_last; geometric mean "
             f"{math.prod(gains) ** (1 / len(gains)):.3g}×.",
             say_limits,
-            "Chosen: " + "; ".join(sorted(f"{_short(case)}: {choice}" for case, choice in chosen.items())) + ".",
+            f"Chosen: {'; '.join(sorted(said))}.",
         ],
     }
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
     return median_and_range(1e3 * s for s in seconds)
-
-
-def _short(case: str) -> str:
-    """The case without what is the same in the whole table."""
-    what, size, _, _, layout, *_ = case.split(", ")
-    return f"{what}, {size}, {layout}"
 
 
 def _forward_and_backward(function: Callable[..., Tensor], leaves: list[Tensor], grad: Tensor) -> None:

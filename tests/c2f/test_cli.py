@@ -214,7 +214,6 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
         ("evaluate nowhere", "nowhere is not the folder of a run"),
         ("compare", "name the folders of one run or more"),
         ("compare nowhere", "nowhere is not the folder of a run"),
-        ("compare . --figure curves.jpg", "name it curves.png"),
         ("compare .", "not the folder of a run"),
         ("evaluate .", "not the folder of a run"),
     ],
