@@ -19,27 +19,13 @@ except PackageNotFoundError:  # a source tree that nobody installed
     __version__ = "0+unknown"
 
 __all__ = [
-    "Conv2Former",
-    "Conv2FormerConfig",
-    "ConvMod",
-    "Recipe",
-    "accelerate",
-    "create_model",
-    "evaluate",
-    "list_models",
-    "load_dataset",
-    "load_run",
-    "recipes",
-    "train",
-]
+    "Conv2Former", "Conv2FormerConfig", "ConvMod", "Recipe", "accelerate", "create_model", "evaluate", "list_models",
+    "load_dataset", "load_run", "recipes", "train",
+]  # fmt: skip
 _HOMES = {
-    "Recipe": "training.recipes",
-    "accelerate": "fast.accelerate",
-    "evaluate": "training.loop",
-    "load_dataset": "training.data",
-    "load_run": "training.run",
-    "train": "training.loop",
-}
+    "Recipe": "training.recipes", "accelerate": "fast.accelerate", "evaluate": "training.loop",
+    "load_dataset": "training.data", "load_run": "training.run", "train": "training.loop",
+}  # fmt: skip
 _MODULES = {name: name for name in ("device", "doctor", "fast", "files", "maps", "models", "report", "training")}
 _MODULES["recipes"] = "training.recipes"
 

@@ -1,8 +1,8 @@
 """The command `c2f`: train, evaluate and compare models, and see what there is.
 
 Each command is a dataclass: its fields are the flags, the comment beside a field is the flag's help, and `run` does
-the work and returns the exit code. What a user can correct (a ValueError, a file that does not exist) is one sentence
-on stderr and exit code 2; set C2F_TRACEBACK=1 to see where it came from.
+the work and returns the exit code, or None. What a user can correct (a ValueError, a file that does not exist) is one
+sentence on stderr and exit code 2; set C2F_TRACEBACK=1 to see where it came from.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,11 +26,8 @@ from c2f.training.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-    from c2f.bench.measure import Conditions
     from c2f.training.loop import Callback
-    from c2f.training.run import Run
 
 EXIT_OK, EXIT_NOT_READY, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_DATA = "digits"
@@ -92,7 +89,7 @@ class Train(_OnDevice):
     """Keep what the blocks see of a few photographs while they learn, in recording.safetensors, to be watched again."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["digits"])
 
-    def run(self) -> int:
+    def run(self) -> int | None:
         import torch
 
         device = self.choose_device()
@@ -108,14 +105,12 @@ class Train(_OnDevice):
             f"{out}: test accuracy {history[-1].test_accuracy:.1%} after epoch {len(history)}; "
             f"see more with `{shlex.join(['c2f', 'evaluate', str(out)])}`"
         )
-        return EXIT_OK
 
     def _recorder(self, out: Path, data: str) -> "Callback":
         from c2f.maps.recording import Recorder
         from c2f.training.sources.photographs import load_photographs
 
-        names = ["cat", "coffee"]
-        photographs = load_photographs(self.image_size)
+        names, photographs = ["cat", "coffee"], load_photographs(self.image_size)
         images = photographs.images[[photographs.names.index(name) for name in names]]
         about = {"data": data, "seed": self.settings.seed, "date": date.today().isoformat()}
         return Recorder(images, names, out / "recording.safetensors", about=about)
@@ -128,16 +123,18 @@ class Evaluate(_OnDevice):
     run_or_checkpoint: tyro.conf.Positional[Path]
     """A run's folder, or one of its files: final.safetensors, best.safetensors, last.ckpt."""
     data: str | None = None  # Other images than those it was trained with, named as for `c2f train`.
-    which: Literal["final", "best"] = "final"
-    """Of a run's folder: the weights of the last epoch, or of the best test accuracy."""
 
-    def run(self) -> int:
-        _check_exists(self.run_or_checkpoint)
+    def run(self) -> None:
         from sklearn.metrics import confusion_matrix
 
-        report = c2f.report
-        device = self.choose_device()
-        run, model, source = load_trained(self.run_or_checkpoint, self.which)
+        device, report, source = self.choose_device(), c2f.report, self.run_or_checkpoint
+        run = c2f.load_run(source.parent if source.is_file() else source)
+        if source.is_dir():
+            final, last = source / "final.safetensors", source / "last.ckpt"
+            source = last if last.exists() and not final.exists() else final
+        if source.suffix not in (".ckpt", ".safetensors"):
+            raise ValueError(f"{source} holds no weights; name a run's folder, or a .safetensors or .ckpt file of one.")
+        model = run.load_model(source.name.removesuffix(".safetensors"))
         trained_on, recipe = run.recipe["data"], report.recipe_of(run)
         size = report.image_size(run)[0]
         data = c2f.load_dataset(self.data or trained_on["name"], image_size=size, progress=_rank() == 0)
@@ -156,25 +153,6 @@ class Evaluate(_OnDevice):
             f"loss {result.loss:.4f} (label smoothing {recipe.label_smoothing}), accuracy {result.accuracy:.2%}\n"
         )
         print(report.per_class(matrix, data.classes))
-        if confusions := report.top_confusions(matrix, data.classes):
-            print("\nMost frequent mistakes:", *confusions, sep="\n  ")
-        return EXIT_OK
-
-
-def load_trained(place: Path, which: str = "final") -> tuple["Run", "nn.Module", Path]:
-    """The run, its model with weights, and the file that has these.
-
-    `place` is a run's folder, or one of its weight files or checkpoints. A run that has not reached its last epoch
-    has no final weights yet: its checkpoint is used instead.
-    """
-    source, run = place, c2f.load_run(place if place.is_dir() else place.parent)
-    if place.is_dir():
-        source, last = place / f"{which}.safetensors", place / "last.ckpt"
-        if which == "final" and last.exists() and not source.exists():
-            source = last
-    if source.suffix not in (".ckpt", ".safetensors"):
-        raise ValueError(f"{source} holds no weights; name a run's folder, or a .safetensors or .ckpt file of one.")
-    return run, run.load_model(source.name.removesuffix(".safetensors")), source
 
 
 @dataclass(kw_only=True)
@@ -188,8 +166,7 @@ class Export:
     weights: str | None = None
     """Their name in `create_model(…, weights=…)`; by default that of the data set."""
 
-    def run(self) -> int:
-        _check_exists(self.run_folder)
+    def run(self) -> None:
         from c2f.models.weights import save_half, weights_folder
 
         report = c2f.report
@@ -207,57 +184,38 @@ class Export:
             f"{path}: {path.stat().st_size / 2**20:.1f} MiB; accuracy on the {len(data.test):,} test images of "
             f"{data.name} {kept.accuracy:.2%}, before {trained.accuracy:.2%}"
         )
-        return EXIT_OK
 
 
 @dataclass(kw_only=True)
 class Compare(_OnDevice):
-    """Compare runs: cost, speed measured here, accuracy, as Markdown, and their curves as PNG."""
+    """Compare runs: cost, speed measured here, accuracy, as Markdown, and a figure with their curves.
+
+    The timed steps have the precision and the memory layout of the first run's recipe.
+    """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]  # Folders of runs; their weights are not needed.
-    figure: Path = Path("compare.png")  # The file for the curves.
+    figure: Path = Path("compare.png")  # The file for the curves, whose ending says the format.
     measure: bool = True  # Time training steps and forward passes; --no-measure leaves the speed out and is quick.
     rounds: int = 5  # How often each model is timed, interleaved with the others.
     batch_size: int | None = None  # Images of one timed step; by default 64 on a CPU and 256 on a GPU.
-    precision: Literal["float32", "bf16"] | None = None
-    """Precision of the timed steps; by default that of the first run's recipe."""
-    channels_last: bool | None = None
-    """Memory layout of the timed steps; by default that of the first run's recipe."""
+    typed: tyro.conf.Suppress[str] = "c2f compare"  # the command, as it was typed
 
-    def run(self) -> int:
+    def run(self) -> None:
         if not self.runs:
             raise ValueError("name the folders of one run or more, such as `c2f compare runs/a runs/b`.")
-        if self.figure.suffix != ".png":
-            raise ValueError(f"the figure is a PNG; name it {self.figure.with_suffix('.png')}, not {self.figure}.")
-        _check_exists(*self.runs)
+        from c2f.bench.measure import Conditions
+
         runs = [c2f.report.load_finished(path) for path in self.runs]
+        device, recipe = self.choose_device(), c2f.report.recipe_of(runs[0])
+        batch_size = self.batch_size or (64 if device.type == "cpu" else 256)
+        precision = c2f.device.choose_precision(recipe.precision, device)
+        conditions = Conditions(device, batch_size, precision, recipe.channels_last, rounds=self.rounds)
         self.figure.parent.mkdir(parents=True, exist_ok=True)
         picture = c2f.report.curves(runs)
         picture.save(self.figure)
-        print(c2f.report.compare(runs, self._conditions(runs[0]) if self.measure else None))
-        print(f"* This table again: `{self._command()}`")
+        print(c2f.report.compare(runs, conditions if self.measure else None))
+        print(f"* This table again: `{self.typed}`")
         print(f"\nThe curves are in {self.figure}: {picture.alt}", file=sys.stderr)
-        return EXIT_OK
-
-    def _command(self) -> str:
-        flags = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name != "runs" and value != f.default:
-                flags += c2f.report.as_flag(f.name, value if isinstance(f.default, bool) else str(value))
-        return shlex.join(["c2f", "compare", *map(str, self.runs), *flags])
-
-    def _conditions(self, first: "Run") -> "Conditions":
-        from c2f.bench.measure import Conditions
-
-        device, recipe = self.choose_device(), c2f.report.recipe_of(first)
-        return Conditions(
-            device,
-            batch_size=self.batch_size or (64 if device.type == "cpu" else 256),
-            precision=c2f.device.choose_precision(self.precision or recipe.precision, device),
-            channels_last=recipe.channels_last if self.channels_last is None else self.channels_last,
-            rounds=self.rounds,
-        )
 
 
 @dataclass(kw_only=True)
@@ -276,72 +234,50 @@ class Bench(_OnDevice):
     rounds: int = 5  # How often each contender is timed, interleaved with the others.
     out: Path = Path("data", "results", "bench")  # The folder for the JSON and the PNG.
 
-    def run(self) -> int:
+    def run(self) -> None:
         from c2f.bench.measure import Conditions
-        from c2f.bench.suites import SUITES
+        from c2f.bench.suites import run
 
-        device = self.choose_device()
-        conditions = Conditions(
-            device,
-            batch_size=self.batch_size,
-            precision=c2f.device.choose_precision(self.precision, device),
-            compile=_can_compile(device) if self.compile is None else self.compile,
-            rounds=self.rounds,
-        )
+        device, compile = self.choose_device(), self.compile
+        if compile is None:  # on a CPU torch.compile writes C++
+            compile = device.type == "cuda" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+        precision = c2f.device.choose_precision(self.precision, device)
+        conditions = Conditions(device, self.batch_size, precision, compile=compile, rounds=self.rounds)
         tables = [conditions]
         if self.what == "depthwise" and conditions.precision != "float32":  # both would not fit into one table
             tables = [replace(conditions, precision="float32"), conditions]
         for one in tables:
-            result = SUITES[self.what](one)
+            bench = run(self.what, one)
             file = self.out / f"{self.what}-{device.type}{'-bf16' * (one.precision == 'bf16')}.json"
             command = shlex.join(["c2f", "bench", self.what, "--device", device.type, "--precision", one.precision])
-            result.notes.append(f"This table again: `{command}`")
-            content = result.as_json(one)
-            c2f.files.write_json(file, content)
-            table = c2f.report.markdown_table(result.header, result.rows)
-            print(f"**{result.title}**\n\n{table}\n", *(f"* {note}" for note in result.notes), "", sep="\n")
+            bench["notes"].append(f"This table again: `{command}`")
+            c2f.files.write_json(file, bench)
+            table = c2f.report.markdown_table(**bench["table"])
+            print(f"**{bench['title']}**\n\n{table}\n", *(f"* {note}" for note in bench["notes"]), "", sep="\n")
             if self.what == "depthwise":
                 from c2f.bench.roofline import roofline
 
-                figure = roofline(content)
-                figure.savefig(file.with_suffix(".png"), dpi=150, metadata={"Description": figure.describe})
+                roofline(bench).save(file.with_suffix(".png"))
             print(f"The figures are in {file}.", file=sys.stderr)
-        return EXIT_OK
-
-
-def _can_compile(device: "torch.device") -> bool:
-    """Whether torch.compile is likely to work: on a CPU it writes C++."""
-    return device.type == "cuda" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
 
 
 @dataclass(kw_only=True)
 class List:
     """Show the models, the recipes and the data sets."""
 
-    multiply_adds: bool = False  # Count each model's multiply-adds too, which takes some seconds.
-
-    def run(self) -> int:
+    def run(self) -> None:
         import torch
 
-        from c2f.models.cost import count_parameters, multiply_adds
-        from c2f.report import in_millions, markdown_table
+        from c2f.models.cost import count_parameters
 
-        header = ["model (10 classes)", "parameters"]
-        header += ["multiply-adds at 32×32", "of these useful"] if self.multiply_adds else []
-        rows = []
-        for name in c2f.models.list_models():
-            with torch.device("meta"):  # shapes without numbers: built in no time, however large
-                model = c2f.create_model(name)
-            row = [name, f"{count_parameters(model):,}"]
-            if self.multiply_adds:
-                cost = multiply_adds(model, (32, 32))
-                row += [in_millions(cost.nominal), in_millions(cost.useful)]
-            rows.append(row)
-        print(markdown_table(header, rows), "\nRecipes:", sep="\n")
+        names = c2f.models.list_models()
+        with torch.device("meta"):  # shapes without numbers: built in no time, however large
+            rows = [(name, f"{count_parameters(c2f.create_model(name)):,}") for name in names]
+        print(c2f.report.markdown_table(("model (10 classes)", "parameters"), rows), "\nRecipes:", sep="\n")
         for name, make in RECIPES.items():
-            print(f"  {name:<8}  {(make.__doc__ or '').strip().splitlines()[0]}")
+            print(f"  {name:<8}  {make.__doc__.strip().splitlines()[0]}")
         print("\nData sets:")
-        return Data().run()
+        Data().run()
 
 
 @dataclass(kw_only=True)
@@ -351,7 +287,7 @@ class Data:
     name: tyro.conf.Positional[str | None] = None  # digits, cifar10, or a folder with train/<class>/*, test/<class>/*.
     image_size: int = 32  # Pixels along each side to which the images are resized.
 
-    def run(self) -> int:
+    def run(self) -> None:
         from c2f.training.data import available
 
         for found in available() if self.name is None else ():
@@ -360,7 +296,6 @@ class Data:
         if self.name is not None:
             for key, value in c2f.load_dataset(self.name, image_size=self.image_size).provenance.items():
                 print(f"{key:<12}{', '.join(map(str, value)) if isinstance(value, list) else value}")
-        return EXIT_OK
 
 
 @dataclass(kw_only=True)
@@ -369,11 +304,11 @@ class Doctor:
 
     def run(self) -> int:
         findings = []
-        for finding in c2f.doctor.examine():
-            findings.append(finding)
-            print(finding, flush=True)
-        print(c2f.doctor.verdict(findings))
-        return EXIT_OK if all(finding.ok for finding in findings if finding.essential) else EXIT_NOT_READY
+        for name in c2f.doctor.CHECKS:  # one after the other: a slow one does not hold back what the earlier ones found
+            findings.append(c2f.doctor.find(name))
+            print(findings[-1], flush=True)
+        print(verdict := c2f.doctor.verdict(findings))
+        return EXIT_OK if verdict.startswith("Ready") else EXIT_NOT_READY
 
 
 COMMANDS = {
@@ -407,21 +342,15 @@ def _named_recipe(flags: Sequence[str]) -> str:
     return name
 
 
-def _check_exists(*places: Path) -> None:
-    """Say at once what does not exist, before seconds are spent on imports."""
-    for place in places:
-        if not place.exists():
-            raise ValueError(f"there is no {place}; name the folder of a run, as `c2f train --out` named it.")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (by default that of the command line) and return its exit code: 0, 1 or 2, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    with contextlib.ExitStack() as stack:
-        if _rank() > 0:  # of several processes only the first one prints
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+    # Of several processes only the first one prints.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if _rank() > 0 else sys.stdout):
         try:
-            return parse(arguments).run()
+            command = parse(arguments)
+            command.typed = shlex.join(["c2f", *arguments])
+            return command.run() or EXIT_OK
         except SystemExit as end:  # tyro has printed its help or the mistake
             return end.code if isinstance(end.code, int) else EXIT_OK
         except KeyboardInterrupt:

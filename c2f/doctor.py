@@ -8,23 +8,21 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 INSTALL = "run `make install` in the kit's folder (`python3 kit.py install` without make), or `pip install -e '.[lab]'`"
 GIB = 2**30
 DISK_GIB = 2  # CIFAR-10 packed and unpacked, and some runs
 NOT_ESSENTIAL = ("device", "cores", "data")  # the course can begin without them
 
-Check = tuple[bool, str, str]
-"""Whether it passed, what was found, the next step where it did not."""
+Check = tuple[bool, str, str]  # whether it passed, what was found, the next step where it did not
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What one check found."""
 
     name: str
@@ -32,21 +30,12 @@ class Finding:
     text: str
     remedy: str
 
-    @property
-    def essential(self) -> bool:
-        return self.name not in NOT_ESSENTIAL
-
     def __str__(self) -> str:
-        return f"{'ok' if self.ok else '!!'}  {self.name:<8}  {self.text}" + ("" if self.ok else f"; {self.remedy}")
-
-
-def examine() -> Iterator[Finding]:
-    """Run the checks one after the other, so that a slow one does not hold back what the earlier ones found."""
-    for name in CHECKS:
-        yield find(name)
+        return f"ok  {self.name:<8}  {self.text}" if self.ok else f"!!  {self.name:<8}  {self.text}; {self.remedy}"
 
 
 def find(name: str) -> Finding:
+    """Run one check."""
     try:
         return Finding(name, *CHECKS[name]())
     except Exception as error:  # what a broken installation raises is the finding
@@ -56,11 +45,10 @@ def find(name: str) -> Finding:
 
 def verdict(findings: list[Finding]) -> str:
     """One sentence on all of them."""
-    if wrong := [finding.name for finding in findings if not finding.ok and finding.essential]:
+    wanting = [finding.name for finding in findings if not finding.ok]
+    if wrong := [name for name in wanting if name not in NOT_ESSENTIAL]:
         return f"Not ready: mend {', '.join(wrong)} first, then run `c2f doctor` again."
-    if wanting := [finding.name for finding in findings if not finding.ok]:
-        return f"Ready to begin; for the whole course see to {', '.join(wanting)}."
-    return "Ready."
+    return f"Ready to begin; for the whole course see to {', '.join(wanting)}." if wanting else "Ready."
 
 
 def python() -> Check:
@@ -79,11 +67,10 @@ def packages() -> Check:
         total += 1
         try:
             version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
-        else:
             if not requirement.specifier.contains(version, prereleases=True):
                 wrong.append(f"{requirement.name} is {version}, not {requirement.specifier}")
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
     fine = f"c2f {metadata.version('c2f')} and all {total} that it asks for"
     return not wrong, ", ".join(wrong) or fine, INSTALL
 
@@ -139,10 +126,9 @@ def folders() -> Check:
 
     wanted = {"CONFIG": jupyter_config_dir(), "DATA": jupyter_data_dir(), "RUNTIME": jupyter_runtime_dir()}
     refused = {name: folder for name, folder in wanted.items() if not _can_write(Path(folder))}
-    text = f"JupyterLab cannot write to {', '.join(dict.fromkeys(refused.values()))}"
+    places = ", ".join(dict.fromkeys((refused or wanted).values()))
+    text = f"{'JupyterLab cannot write' if refused else 'Jupyter writes'} to {places}"
     variables = " and ".join(f"JUPYTER_{name}_DIR" for name in refused)
-    if not refused:
-        text = f"Jupyter writes to {', '.join(dict.fromkeys(wanted.values()))}"
     return not refused, text, f"name a folder that you may write to in HOME, or in {variables}"
 
 
@@ -162,10 +148,9 @@ def data() -> Check:
     digits = load_dataset("digits")
     present = [found for found in available() if found.present and found.name != "digits"]
     cifar10 = any(found.name.startswith("cifar10") for found in present)
-    text = ", ".join(
-        [f"digits: {len(digits.train) + len(digits.test):,} images", *(f"{f.name} in {f.where}" for f in present)]
-    )
-    return cifar10, text + ("" if cifar10 else "; CIFAR-10 is not here"), "fetch it with `c2f data cifar10` (170 MB)"
+    text = f"digits: {len(digits.train) + len(digits.test):,} images"
+    text += "".join(f", {found.name} in {found.where}" for found in present) + "; CIFAR-10 is not here" * (not cifar10)
+    return cifar10, text, "fetch it with `c2f data cifar10` (170 MB)"
 
 
 def disk() -> Check:

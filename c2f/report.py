@@ -5,7 +5,6 @@ Accuracy is that of the last epoch, never of the best one.
 """
 
 import shlex
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from c2f.bench.measure import Conditions, forward_pass, interleaved, say_threads, say_versions, training_step
+from c2f.bench.measure import Conditions, forward_pass, interleaved, median_and_range, say_versions, training_step
 from c2f.maps.picture import AMBER, PURPLE, SKY, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
 from c2f.training.recipes import RECIPES, Recipe
@@ -49,7 +48,6 @@ def in_millions(count: int) -> str:
 
 
 def percentage(part: float) -> str:
-    """A share from 0 to 1 as a percentage."""
     return f"{100 * part:.1f} %"
 
 
@@ -67,17 +65,15 @@ def load_finished(path: Path | str) -> Run:
 def labels(runs: Sequence[Run]) -> list[str]:
     """What to call each run: its model, with the folder where several runs have the same model."""
     models = [run.recipe["model"] for run in runs]
-    folders = [run.path.resolve().name for run in runs]
-    if len(set(zip(models, folders, strict=True))) < len(runs):
-        folders = [str(run.path) for run in runs]
-    named = zip(models, folders, strict=True)
-    return [model if models.count(model) == 1 else f"{model} ({folder})" for model, folder in named]
+    named = [f"{model} ({run.path.resolve().name})" for model, run in zip(models, runs, strict=True)]
+    if len(set(named)) < len(runs):
+        named = [f"{model} ({run.path})" for model, run in zip(models, runs, strict=True)]
+    return [model if models.count(model) == 1 else name for model, name in zip(models, named, strict=True)]
 
 
 def image_size(run: Run) -> tuple[int, int]:
     """Height and width of the images that a run was trained on."""
-    height, width = run.recipe["data"].get("image_size", (32, 32))
-    return height, width
+    return tuple(run.recipe["data"].get("image_size", (32, 32)))
 
 
 def recipe_of(run: Run) -> Recipe:
@@ -95,18 +91,13 @@ def nearest_recipe(recipe: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return min(changes.items(), key=lambda item: len(item[1]))
 
 
-def as_flag(name: str, value: Any) -> list[str]:
-    """A value as the command line takes it: --channels-last, --no-compile, --lr 0.001."""
-    flag = name.replace("_", "-")
-    return [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-
-
 def training_command(run: Run) -> str:
     """The command that trains this again."""
     name, changes = nearest_recipe(run.recipe["recipe"])
     words = ["c2f", "train", "--model", run.recipe["model"], "--data", run.recipe["data"]["name"], "--recipe", name]
-    for field, value in changes.items():
-        words += as_flag(field, value)
+    for field, value in changes.items():  # --channels-last, --no-compile, --lr 0.001
+        flag = field.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     for field, value in run.recipe["overrides"].items():
         if field != "num_classes":  # follows from the data set
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
@@ -119,7 +110,8 @@ def training_command(run: Run) -> str:
 def describe_machine(run: Run) -> str:
     """What a run was trained on: processor, threads, versions."""
     hardware, versions = run.summary["hardware"], say_versions(run.summary["versions"])
-    return f"{hardware['name']} ({hardware['device']}, {say_threads(hardware)}; {versions})"
+    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
+    return f"{hardware['name']} ({hardware['device']}, {threads}; {versions})"
 
 
 def training_seconds(run: Run) -> float:
@@ -140,26 +132,32 @@ def format_seconds(seconds: float) -> str:
 def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
     """A table of the runs as Markdown, with everything that qualifies its figures.
 
-    Args:
-        runs: as `load_finished` gives them.
-        conditions: how to measure speed; None leaves it unmeasured.
+    `conditions` say how to measure speed; None leaves it unmeasured.
     """
-    sizes = {image_size(run) for run in runs}
-    if len(sizes) > 1:
-        raise ValueError(f"these runs saw images of different sizes ({sorted(sizes)}); compare those of one size.")
-    (size,) = sizes
+    size, *others = sorted({image_size(run) for run in runs})
+    if others:
+        raise ValueError(f"these runs saw images of different sizes ({[size, *others]}); compare those of one size.")
     with torch.device("cpu" if conditions else "meta"):  # to count, shapes without numbers are enough
         models = [run.build_model() for run in runs]
     costs = [multiply_adds(model, size) for model in models]
+    notes = [
+        "Multiply-adds are those of one image's forward pass as the layers are defined, padding included; "
+        "useful are those that touch the image. Accuracy is the last epoch's, over all test images."
+    ]
     speeds = [("not measured", "not measured")] * len(runs)
     if conditions:
         rates = measure_speed(models, [recipe_of(run) for run in runs], size, conditions)
         speeds = [(median_and_range(train), median_and_range(inference)) for train, inference in rates]
+        what = (
+            "Training is forward, loss, backward and optimizer step, inference forward alone, without loading and "
+            f"augmentation, in {conditions.setting}, batch {conditions.batch_size}"
+        )
+        notes.append(f"Speed: {conditions.say(what)}")
     header = (
         "model", "parameters", f"multiply-adds at {size[0]}×{size[1]}", "of these useful",
         "training, images/s", "inference, images/s", "test accuracy", "epochs",
     )  # fmt: skip
-    names, rows, notes = labels(runs), [], []
+    names, rows = labels(runs), []
     for name, run, model, cost, speed in zip(names, runs, models, costs, speeds, strict=True):
         done, wanted = len(run.history), run.recipe["recipe"]["epochs"]
         rows.append([
@@ -167,28 +165,14 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
             percentage(run.history[-1].test_accuracy), str(done) if done == wanted else f"{done} of {wanted}",
         ])  # fmt: skip
         notes.append(_describe_run(name, run))
-    measured = [
-        "Multiply-adds are those of one image's forward pass as the layers are defined, padding included; "
-        "useful are those that touch the image. Accuracy is the last epoch's, over all test images."
-    ]
-    if conditions:
-        measured.append(
-            f"Speed: {conditions}. Training is forward, loss, backward and optimizer step, inference forward alone, "
-            f"without loading and augmentation; the models in turn, median (lowest–highest) of {conditions.rounds}."
-        )
-    notes = [*measured, *notes, *_warnings(runs, costs, size)]
+    notes += _warnings(runs, costs, size)
     return "\n".join([markdown_table(header, rows), "", *(f"* {note}" for note in notes)])
 
 
 def measure_speed(
     models: Sequence[nn.Module], recipes: Sequence[Recipe], size: tuple[int, int], conditions: Conditions
 ) -> list[tuple[list[float], list[float]]]:
-    """Images per second of training and of inference for each model, one figure per round.
-
-    The models are interleaved within each round, because a machine that grows warm or busy half-way would otherwise
-    favour the first. A training step is forward, loss, backward and the recipe's optimizer, on images that are on the
-    device already.
-    """
+    """Images per second of training and of inference for each model, one figure per round."""
     train = [training_step(model, recipe, size, conditions) for model, recipe in zip(models, recipes, strict=True)]
     infer = [forward_pass(model, size, conditions) for model in models]
     rates = (
@@ -196,13 +180,6 @@ def measure_speed(
         for taken in (interleaved(dict(enumerate(steps)), conditions.rounds) for steps in (train, infer))
     )
     return list(zip(*rates, strict=True))
-
-
-def median_and_range(rates: Sequence[float]) -> str:
-    """Median (lowest–highest) of images per second."""
-    middle = statistics.median(rates)
-    middle, low, high = (f"{rate:,.{0 if middle >= 100 else 1}f}" for rate in (middle, min(rates), max(rates)))
-    return f"{middle} ({low}–{high})"
 
 
 def _describe_run(name: str, run: Run) -> str:
@@ -237,12 +214,8 @@ def _warnings(runs: Sequence[Run], costs: Sequence[MultiplyAdds], size: tuple[in
 def differences(runs: Sequence[Run]) -> list[str]:
     """What differs between the runs, besides the model: data, recipe fields, epochs done, device."""
     views = [
-        {
-            "data": run.recipe["data"]["name"],
-            **run.recipe["recipe"],
-            "epochs": len(run.history),
-            "device": run.summary["hardware"]["name"],
-        }
+        {"data": run.recipe["data"]["name"], **run.recipe["recipe"]}
+        | {"epochs": len(run.history), "device": run.summary["hardware"]["name"]}
         for run in runs
     ]
     return [key for key in views[0] if len({str(view.get(key)) for view in views}) > 1]
@@ -280,15 +253,13 @@ def curves(runs: Sequence[Run]) -> Picture:
     tidy(*axes.flat)
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
     figure.suptitle(f"Training on {', '.join(dict.fromkeys(run.recipe['data']['name'] for run in runs))}")
-    return Picture(figure, f"{'; '.join(map(_describe_curve, labels(runs), runs))}.")
-
-
-def _describe_curve(name: str, run: Run) -> str:
-    first, last = run.history[0], run.history[-1]
-    return (
-        f"{name}: test accuracy {percentage(first.test_accuracy)} after epoch 1, {percentage(last.test_accuracy)} "
-        f"after epoch {last.epoch}, test loss {last.test_loss:.3f}, {format_seconds(training_seconds(run))}"
+    said = (
+        f"{name}: test accuracy {percentage(run.history[0].test_accuracy)} after epoch 1, "
+        f"{percentage(run.history[-1].test_accuracy)} after epoch {run.history[-1].epoch}, "
+        f"test loss {run.history[-1].test_loss:.3f}, {format_seconds(training_seconds(run))}"
+        for name, run in zip(labels(runs), runs, strict=True)
     )
+    return Picture(figure, f"{'; '.join(said)}.")
 
 
 # ---- One model's predictions
@@ -296,22 +267,9 @@ def _describe_curve(name: str, run: Run) -> str:
 
 def per_class(matrix: np.ndarray, classes: Sequence[str]) -> str:
     """Each class's accuracy and its likeliest mistake, as Markdown; `matrix[i, j]` counts class i taken for j."""
-    rows = []
+    rows, wrong = [], matrix * (1 - np.eye(len(classes), dtype=int))
     for i, name in enumerate(classes):
-        total, right = int(matrix[i].sum()), int(matrix[i, i])
-        wrong = np.where(np.arange(len(classes)) == i, 0, matrix[i])
-        mistake = f"{classes[int(wrong.argmax())]} ({wrong.max()})" if wrong.any() else "–"
+        total, right, worst = int(matrix[i].sum()), int(matrix[i, i]), int(wrong[i].argmax())
+        mistake = f"{classes[worst]} ({wrong[i, worst]})" if wrong[i].any() else "–"
         rows.append((name, str(total), str(right), percentage(right / total) if total else "–", mistake))
     return markdown_table(("class", "images", "right", "accuracy", "most often taken for"), rows)
-
-
-def top_confusions(matrix: np.ndarray, classes: Sequence[str], count: int = 5) -> list[str]:
-    """The most frequent mistakes, the worst first: "cat taken for dog: 112 of 1,000 (11.2 %)"."""
-    wrong = matrix * (1 - np.eye(len(classes), dtype=int))
-    worst = np.argsort(-wrong, axis=None, kind="stable")[:count]
-    pairs = zip(*np.unravel_index(worst, wrong.shape), strict=True)
-    return [
-        f"{classes[i]} taken for {classes[j]}: {wrong[i, j]:,} of {total:,} ({percentage(wrong[i, j] / total)})"
-        for i, j in pairs
-        if wrong[i, j] and (total := matrix[i].sum())
-    ]

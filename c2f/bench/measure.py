@@ -1,16 +1,12 @@
-"""Measuring: contenders interleaved, the machine's own limits, peak memory.
+"""Measuring: contenders interleaved, and the machine's own limits.
 
 Interleaved, because a machine that grows warm or busy half-way would otherwise favour whoever came first. Medians with
 their spread, because one figure says nothing of the noise.
 """
 
-import multiprocessing
-import sys
+import math
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -38,20 +34,13 @@ class Conditions:
     rounds: int = 5
 
     @property
-    def layout(self) -> torch.memory_format:
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
-    @property
     def dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def say(self, what: str) -> str:
         """The note of a table of what was measured so."""
-        rounds = f"the contenders interleaved, median (lowest–highest) of {self.rounds} rounds"
-        return f"{say_machine(self.device)}; {say_versions()}. {what}; {rounds}."
-
-    def __str__(self) -> str:
-        return f"{say_machine(self.device)}, {self.setting}, batch {self.batch_size}; {say_versions()}"
+        machine = f"{say_machine(self.device)}; {say_versions()}"
+        return f"{machine}. {what}; the contenders interleaved, median (lowest–highest) of {self.rounds} rounds."
 
     @property
     def setting(self) -> str:
@@ -62,15 +51,20 @@ class Conditions:
 
 def say_machine(device: torch.device) -> str:
     machine = describe_hardware(device)
-    return f"{machine['name']} ({machine['device']}), {say_threads(machine)} on {machine['cores']} cores"
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    return f"{machine['name']} ({machine['device']}), {threads} on {machine['cores']} cores"
 
 
 def say_versions(versions: dict[str, str] | None = None) -> str:
     return ", ".join(f"{name} {version}" for name, version in (versions or describe_versions()).items())
 
 
-def say_threads(hardware: dict[str, str | int]) -> str:
-    return f"{hardware['threads']} thread{'s' * (hardware['threads'] != 1)}"
+def median_and_range(figures: Iterable[float]) -> str:
+    """Median (lowest–highest), to three digits of the median."""
+    figures = list(figures)
+    decimals = max(0, 2 - math.floor(math.log10(median(figures))))
+    middle, low, high = (f"{figure:,.{decimals}f}" for figure in (median(figures), min(figures), max(figures)))
+    return f"{middle} ({low}–{high})"
 
 
 def interleaved(
@@ -82,15 +76,12 @@ def interleaved(
     """
     from torch.utils.benchmark import Timer  # it waits for the device, and keeps Python's garbage collector out
 
-    timers = {
-        name: Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
-        for name, step in contenders.items()
-    }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with keep_memory():
         for _ in tqdm(range(rounds), desc="measuring", unit="round", leave=False):
-            for name, timer in timers.items():
-                contenders[name]()  # the memory that is kept must have been asked for first
+            for name, step in contenders.items():
+                step()  # the memory that is kept must have been asked for first
+                timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
                 seconds[name].append(timer.blocked_autorange(min_run_time=min_seconds).median)
     return seconds
 
@@ -140,14 +131,15 @@ def _prepared(
     model: nn.Module, size: tuple[int, int], conditions: Conditions
 ) -> tuple[Callable[[Tensor], Tensor], Tensor, torch.autocast]:
     """The model as the conditions want it, images for it, and the precision to run it in."""
-    model.to(conditions.device, memory_format=conditions.layout)
+    layout = torch.channels_last if conditions.channels_last else torch.contiguous_format
+    model.to(conditions.device, memory_format=layout)
     if conditions.accelerate:
         accelerate(model)
     x = torch.randn(conditions.batch_size, 3, *size, device=conditions.device)
     # Compiled for one shape: left to itself, torch.compile takes the layouts of other contenders for changing shapes.
     forward = torch.compile(model, dynamic=False) if conditions.compile else model
     autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.dtype == torch.bfloat16)
-    return forward, x.contiguous(memory_format=conditions.layout), autocast
+    return forward, x.contiguous(memory_format=layout), autocast
 
 
 # The machine's own limits
@@ -189,47 +181,3 @@ def limits_of(seconds: Mapping[str, list[float]]) -> tuple[dict[str, float], str
     speeds = [f"{way} {speed / 1e9:,.0f} GFLOP/s" for way, speed in ways.items()]
     said = "; ".join([*speeds, f"copy {found['copy'] / 1e9:.0f} GB/s"])
     return found, f"The machine's limits, measured in the same run: {said}. The faster product counts."
-
-
-# Memory
-
-
-def peak_memory(make_step: Callable[..., Callable[[], None]], *arguments: object, device: torch.device) -> int | None:
-    """Bytes that three steps of `make_step(*arguments)` need at most, beyond what is held before; None if unknown.
-
-    On a CPU they run in a process of its own, whose high-water mark Linux keeps. All must be importable, as for
-    `multiprocessing`.
-    """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        _three_steps(make_step, arguments)
-        return torch.cuda.max_memory_allocated() - before
-    if device.type != "cpu" or sys.platform != "linux":
-        return None
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_memory_here, torch.get_num_threads(), make_step, arguments).result()
-        except BrokenProcessPool:  # for want of memory, for instance
-            return None
-
-
-def _three_steps(make_step: Callable[..., Callable[[], None]], arguments: tuple) -> None:
-    step = make_step(*arguments)
-    for _ in range(3):
-        step()
-
-
-def _memory_here(threads: int, make_step: Callable[..., Callable[[], None]], arguments: tuple) -> int:
-    torch.set_num_threads(threads)
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew: imports have left a high one
-    before = _from_status("VmRSS")
-    _three_steps(make_step, arguments)
-    return _from_status("VmHWM") - before
-
-
-def _from_status(field: str) -> int:
-    """Bytes that the system says this process holds (VmRSS), or held at most (VmHWM)."""
-    after = Path("/proc/self/status").read_text().split(f"{field}:")[1]
-    return int(after.split()[0]) * 1024

@@ -8,37 +8,15 @@ dict and what it computes (to rounding) stay. `train` and `evaluate` do this for
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
 from c2f.fast.autotune import recorded_choices, use_choices
-from c2f.fast.depthwise import depthwise_conv2d
-from c2f.fast.pointwise import gelu, pointwise_conv2d
+from c2f.fast.depthwise import DepthwiseConv2d
+from c2f.fast.pointwise import FastGELU, FastPointwiseConv2d
 
-
-class FastDepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution that keeps the size, by `depthwise_conv2d`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return depthwise_conv2d(x, self.weight, self.bias) if _is_batch(x) else super().forward(x)
-
-
-class FastPointwiseConv2d(nn.Conv2d):
-    """A 1×1 convolution, by `pointwise_conv2d`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pointwise_conv2d(x, self.weight, self.bias) if _is_batch(x) else super().forward(x)
-
-
-class FastGELU(nn.GELU):
-    """An exact GELU, by `gelu`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gelu(x)
-
-
-FAST = (FastDepthwiseConv2d, FastPointwiseConv2d, FastGELU)  # the base of each is PyTorch's own
+FAST = (DepthwiseConv2d, FastPointwiseConv2d, FastGELU)  # the base of each is PyTorch's own
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -46,50 +24,40 @@ def accelerate(model: nn.Module) -> nn.Module:
 
     Subclasses of PyTorch's layers are left alone, since they may compute something else.
     """
-    _accelerate_layers(model)
+    for module in model.modules():
+        if fast := _fast_class(module):
+            module.__class__ = fast
     return model
 
 
 def restore(model: nn.Module) -> nn.Module:
-    """Give the layers that `accelerate` changed PyTorch's own classes again; returns the same model."""
-    _restore_layers(model.modules())
+    """Give every layer of a fast class PyTorch's own class again; returns the same model."""
+    for module in model.modules():
+        if type(module) in FAST:  # and was not parametrized meanwhile
+            module.__class__ = type(module).__base__
     return model
 
 
 @contextlib.contextmanager
-def accelerated(model: nn.Module, wanted: bool = True) -> Iterator[nn.Module]:
-    """Inside, the model is accelerated (if it is `wanted`); afterwards each layer has the class that it had before."""
-    changed = _accelerate_layers(model) if wanted else []
-    try:
-        yield model
-    finally:
-        _restore_layers(changed)
+def accelerated(
+    model: nn.Module, wanted: bool = True, choices: Mapping[str, str] | None = None
+) -> Iterator[dict[str, str]]:
+    """Inside, the model is accelerated (if it is `wanted`); afterwards each layer has the class that it had before.
 
-
-@contextlib.contextmanager
-def accelerated_run(model: nn.Module, wanted: bool, before: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """`accelerated` for a training that may be resumed: yields the choices that it uses, for its checkpoint.
-
-    `before`: the choices in the checkpoint of an earlier process of the same run. They hold again, so that the resumed
-    run rounds as it did before.
+    Yields the choices that are used inside, for a checkpoint. `choices` are those of an earlier process of the same
+    run: they hold again, whether or not they are the fastest now, so that the resumed run rounds as it did before.
     """
-    use_choices(before)  # whether or not they are the fastest now
-    with accelerated(model, wanted), recorded_choices() as choices:
-        choices.update(before)
-        yield choices
-
-
-def _accelerate_layers(model: nn.Module) -> list[nn.Module]:
-    changed = [module for module in model.modules() if _fast_class(module)]
-    for module in changed:
-        module.__class__ = _fast_class(module)
-    return changed
-
-
-def _restore_layers(layers: Iterable[nn.Module]) -> None:
-    for module in layers:
-        if type(module) in FAST:  # else it was parametrized meanwhile
-            module.__class__ = type(module).__base__
+    changed = [module for module in model.modules() if wanted and _fast_class(module)]
+    use_choices(choices or {})
+    with recorded_choices() as used:
+        used.update(choices or {})
+        try:
+            for module in changed:
+                accelerate(module)
+            yield used
+        finally:
+            for module in changed:
+                restore(module)
 
 
 def _fast_class(module: nn.Module) -> type[nn.Module] | None:
@@ -104,9 +72,4 @@ def _fast_class(module: nn.Module) -> type[nn.Module] | None:
     depthwise = groups == module.in_channels == module.out_channels and max(kernel) > 1
     keeps_size = all(k % 2 for k in kernel) and padding in ("same", tuple(k // 2 for k in kernel))
     plain = module.dilation == (1, 1) and module.padding_mode == "zeros"
-    return FastDepthwiseConv2d if depthwise and keeps_size and plain else None
-
-
-def _is_batch(x: Tensor) -> bool:
-    """Whether x is (N, C, H, W); torch.fx traces with proxies, which have no size."""
-    return isinstance(x, Tensor) and x.ndim == 4
+    return DepthwiseConv2d if depthwise and keeps_size and plain else None

@@ -14,13 +14,11 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -41,9 +39,8 @@ FAST_PATHS = 4096  # kinds of calls that are kept
 fast_path: dict[Hashable, Any] = {}  # what was found for a kind of call, so that the next one need not look it up
 
 
-@dataclass
-class Timing:
-    """What is known of a case: the choice, the least seconds of each candidate, whether the machine was busy, when."""
+class Timing(NamedTuple):
+    """What is kept of a case: the choice, the least seconds of each candidate, whether the machine was busy, when."""
 
     choice: str
     seconds: dict[str, float]
@@ -51,7 +48,8 @@ class Timing:
     time: float
 
 
-_timings: dict[str, Timing] = {}  # of the cases that this process has met
+Candidates = Mapping[str, Callable[[], Tensor]]
+_choices: dict[str, str] = {}  # of the cases that this process has met
 _cleared = 0.0  # when `clear_choices` was called: what was kept before then does not count
 _recorders: list[dict[str, str]] = []
 
@@ -98,7 +96,7 @@ def keep_fast_path(kind: Hashable, answer: Any) -> Any:
 
 def case_name(what: str, x: Tensor, kernel: tuple[int, int]) -> str:
     """The text of a case; `what` is what is computed, x its first argument."""
-    place = _device_and_threads(x.device) if x.is_cpu else describe_hardware(x.device)["name"]
+    place = f"cpu with {torch.get_num_threads()} threads" if x.is_cpu else describe_hardware(x.device)["name"]
     order = "channels_last" if layout_of(x) == torch.channels_last else "NCHW"
     size = "x".join(map(str, x.shape))
     return f"{what}, {size}, kernel {kernel[0]}x{kernel[1]}, {x.dtype}, {order}, {place}".replace("torch.", "")
@@ -110,24 +108,19 @@ def layout_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _device_and_threads(device: torch.device) -> str:
-    return f"{device.type} with {torch.get_num_threads()} threads"
-
-
-def choose(
-    case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float = 0.0
-) -> str:
+def choose(case: str, candidates: Candidates, device: torch.device, least_gain: float = 0.0) -> str:
     """The fastest of the candidates for a case, timed now if it is new.
 
     The first is kept where it is about as fast, or slower by no more than `least_gain` seconds. A candidate that raises
     RuntimeError, for want of memory or of support for a type, is not chosen.
     """
-    if case not in _timings or _timings[case].choice not in candidates:
-        _timings[case] = _find(case, candidates, device, least_gain)
-    choice = _timings[case].choice
+    if _choices.get(case) not in candidates:
+        find = partial(_kept_or_timed, case, candidates, device, least_gain)
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        _choices[case] = _shared(case, find) if several else find()
     for recorder in _recorders:
-        recorder[case] = choice
-    return choice
+        recorder[case] = _choices[case]
+    return _choices[case]
 
 
 @contextlib.contextmanager
@@ -145,70 +138,49 @@ def recorded_choices() -> Iterator[dict[str, str]]:
 def use_choices(chosen: Mapping[str, str]) -> None:
     """Take these from now on in this process, whether or not they are the fastest: an earlier run's, or your own."""
     fast_path.clear()
-    _timings.update({case: Timing(choice, {}, busy=False, time=time.time()) for case, choice in chosen.items()})
+    _choices.update(chosen)
 
 
-def clear_choices(everywhere: bool = False) -> None:
-    """Time every case anew in this process; with `everywhere`, remove what is in the user's cache folder too."""
+def clear_choices() -> None:
+    """Time every case anew in this process."""
     global _cleared
     fast_path.clear()
-    _timings.clear()
+    _choices.clear()
     _cleared = time.time()
-    if everywhere:
-        shutil.rmtree(_file("").parent, ignore_errors=True)
-
-
-def describe_choices() -> str:
-    """One line per case that this process has met: the choice, and the milliseconds of each candidate."""
-    lines = []
-    for case, timing in sorted(_timings.items()):
-        ordered = sorted(timing.seconds.items(), key=lambda item: item[1])
-        times = ", ".join(f"{candidate} {1e3 * seconds:.2f}" for candidate, seconds in ordered)
-        lines.append(f"{case}: {timing.choice}" + f" ({times} ms)" * bool(times) + ", machine busy" * timing.busy)
-    return "\n".join(lines)
 
 
 # Timing
 
 
-def _find(case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float) -> Timing:
-    """A case that this process has not met: kept from before, from another process of this run, or timed."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return _kept_or_timed(case, candidates, device, least_gain)
-    # The process that meets a case first decides for all of them, since two choices would round in two ways.
+def _shared(case: str, find: Callable[[], str]) -> str:
+    """The process of a run that meets a case first decides for all of them: two choices would round in two ways."""
     store = dist.distributed_c10d._get_default_store()
     if store.add(f"c2f meets {case}", 1) == 1:
-        store.set(f"c2f chooses {case}", json.dumps(asdict(_kept_or_timed(case, candidates, device, least_gain))))
-    return Timing(**json.loads(store.get(f"c2f chooses {case}")))  # waits for it
+        store.set(f"c2f chooses {case}", find())
+    return store.get(f"c2f chooses {case}").decode()  # waits for it
 
 
-def _kept_or_timed(
-    case: str, candidates: Mapping[str, Callable[[], Tensor]], device: torch.device, least_gain: float
-) -> Timing:
+def _kept_or_timed(case: str, candidates: Candidates, device: torch.device, least_gain: float) -> str:
     first = next(iter(candidates))
-    untimed = Timing(first, {}, busy=False, time=0.0)
     if len(candidates) == 1 or (device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-        return untimed  # nothing to compare, or no moment to wait for the device
-    before = _read(case)
-    if before and before.time < _cleared:
-        before = None
+        return first  # nothing to compare, or no moment to wait for the device
+    before = _read(case, since=_cleared)
     if before and before.choice in candidates and not (before.busy and time.time() - before.time > RETRY_AFTER):
-        return before
+        return before.choice
     product = _product_seconds(device)
     seconds = _measure(candidates, device)
     if not seconds:  # none of them can run, for instance in mixed types: PyTorch's own call is to say so
-        return untimed
+        return first
     if before:  # other work can only add to a time, so the least of both counts
         seconds = {name: min(value, before.seconds.get(name, value)) for name, value in seconds.items()}
     best = min(seconds, key=seconds.__getitem__)
     enough = max(MARGIN * seconds[best], seconds[best] + least_gain)
     choice = first if seconds.get(first, float("inf")) <= enough else best
-    found = Timing(choice, seconds, _is_busy(device, product, _product_seconds(device)), time.time())
-    _write(case, found)
-    return found
+    _write(case, Timing(choice, seconds, _is_busy(device, product, _product_seconds(device)), time.time()))
+    return choice
 
 
-def _measure(candidates: Mapping[str, Callable[[], Tensor]], device: torch.device) -> dict[str, float]:
+def _measure(candidates: Candidates, device: torch.device) -> dict[str, float]:
     """Seconds of each candidate that is worth it: the least of some rounds, interleaved.
 
     The least, and not the median, because whatever else the machine does can only add.
@@ -235,20 +207,19 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def _product_seconds(device: torch.device, size: int = 320, tries: int = 5) -> float:
+def _product_seconds(device: torch.device) -> float:
     """Seconds of a small matrix product, by which a busy machine is told: the least of some."""
-    a = torch.ones(size, size, device=device)
+    a = torch.ones(320, 320, device=device)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        return min(_seconds(lambda: a @ a, device) for _ in range(tries))
+        return min(_seconds(lambda: a @ a, device) for _ in range(ROUNDS))
 
 
 def _is_busy(device: torch.device, *products: float) -> bool:
     """Whether one of these times of the matrix product is far above the least that was ever found here."""
-    case = f"matrix product, {_device_and_threads(device)}"
+    case = f"matrix product, {device.type} with {torch.get_num_threads()} threads"
     before = _read(case)
-    known = before.seconds.get("product", float("inf")) if before else float("inf")
-    least = min(known, *products)
-    if least < known:
+    least = min(*products, (before.seconds if before else {}).get("product", float("inf")))
+    if least in products:
         _write(case, Timing("product", {"product": least}, busy=False, time=time.time()))
     return max(products) > BUSY * least
 
@@ -269,17 +240,18 @@ def _file(case: str) -> Path:
     return Path(pooch.os_cache("c2f"), "choices", f"{name}.json")
 
 
-def _read(case: str) -> Timing | None:
-    """What was kept of a case; None where there is nothing, or nothing that can be read."""
+def _read(case: str, since: float = 0.0) -> Timing | None:
+    """What was kept of a case since a time; None where there is nothing, or nothing that can be read."""
     try:
         kept = json.loads(_file(case).read_bytes())
         seconds = {str(name): float(value) for name, value in kept["seconds"].items()}
-        return Timing(str(kept["choice"]), seconds, bool(kept["busy"]), float(kept["time"]))
+        timing = Timing(str(kept["choice"]), seconds, bool(kept["busy"]), float(kept["time"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return timing if timing.time >= since else None
 
 
 def _write(case: str, timing: Timing) -> None:
     """Keep a case for other processes. Where the folder cannot be written to, each process times for itself."""
     with contextlib.suppress(OSError):
-        write_json(_file(case), {"machine": _machine(), "case": case, **asdict(timing)})
+        write_json(_file(case), {"machine": _machine(), "case": case, **timing._asdict()})

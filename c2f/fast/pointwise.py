@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fast_path, signature
+from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fast_path, layout_of, signature
 
 # Positions of a batch, images included, up to which the ways of a 1×1 convolution are timed. On more, oneDNN's
 # convolution was about as fast as the faster product, on both processors that were measured.
@@ -31,27 +31,28 @@ GELUS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def pointwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same matrix at every position: x (N, C_in, H, W), weight (C_out, C_in, 1, 1) -> (N, C_out, H, W)."""
-    if not (is_ordinary(x, weight) and x.is_cpu and x.ndim == 4 and x.shape[1] == weight.shape[1]):
-        return F.conv2d(x, weight, bias)
-    if not 0 < x.numel() // x.shape[1] <= FEW_POSITIONS:
-        return F.conv2d(x, weight, bias)
-    way = _fastest(f"1x1 convolution to {len(weight)} channels", CONVOLUTIONS, x, weight, bias)
-    return CONVOLUTIONS[way](x, weight, bias)
+class FastPointwiseConv2d(nn.Conv2d):
+    """A 1×1 convolution, the same matrix at every position: (N, C_in, H, W) -> (N, C_out, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        fits = is_ordinary(x, self.weight) and x.is_cpu and x.ndim == 4 and x.shape[1] == self.in_channels
+        if fits and 0 < x.numel() // x.shape[1] <= FEW_POSITIONS:
+            way = _fastest(f"1x1 convolution to {self.out_channels} channels", CONVOLUTIONS, x, self.weight, self.bias)
+            return CONVOLUTIONS[way](x, self.weight, self.bias)
+        return super().forward(x)
 
 
-def gelu(x: Tensor) -> Tensor:
+class FastGELU(nn.GELU):
     """The exact GELU, x Φ(x), of a tensor of any shape.
 
     PyTorch's fast kernel on a CPU, oneDNN's, is taken for contiguous tensors alone; a map in channels_last is one once
     its axes are named in the order that they are stored in.
     """
-    if not (is_ordinary(x) and x.is_cpu and x.ndim == 4):
-        return F.gelu(x)
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        return F.gelu(x)
-    return GELUS[_fastest("gelu", GELUS, x)](x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_ordinary(x) and x.is_cpu and x.ndim == 4 and layout_of(x) == torch.channels_last:
+            return GELUS[_fastest("gelu", GELUS, x)](x)
+        return super().forward(x)
 
 
 def _fastest(what: str, table: dict[str, Callable[..., Tensor]], *tensors: Tensor | None) -> str:
@@ -60,12 +61,8 @@ def _fastest(what: str, table: dict[str, Callable[..., Tensor]], *tensors: Tenso
     if found := fast_path.get(kind):
         return found
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") and table is CONVOLUTIONS else None
-    learns = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in tensors]
-    copies = [
-        t if t is None else t.detach().to(autocast or t.dtype).requires_grad_(learn)
-        for t, learn in zip(tensors, learns, strict=True)
-    ]
-    wanted = [t for t, learn in zip(copies, learns, strict=True) if learn]
+    copies = [t if t is None else t.detach().to(autocast or t.dtype).requires_grad_(t.requires_grad) for t in tensors]
+    wanted = [t for t in copies if torch.is_grad_enabled() and t is not None and t.requires_grad]
 
     def run(compute: Callable[..., Tensor]) -> Tensor:
         y = compute(*copies)

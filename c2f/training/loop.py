@@ -22,7 +22,7 @@ from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
 from c2f.device import choose_device, choose_precision, describe_hardware
-from c2f.fast.accelerate import accelerated, accelerated_run
+from c2f.fast.accelerate import accelerated
 from c2f.fast.memory import keep_memory
 from c2f.models.modes import evaluating
 from c2f.training.augment import Augment, normalize
@@ -113,7 +113,7 @@ def train(
         placed_on(model, device, memory_format),
         interruptible() as interrupted,
         run_folder(out, model, data, recipe, device, rank, world) as (run, saved),
-        accelerated_run(model, accelerate, saved["choices"] if saved else {}) as choices,
+        accelerated(model, accelerate, saved["choices"] if saved else {}) as choices,
     ):
         say = tqdm.write if progress and rank == 0 else lambda _: None
 

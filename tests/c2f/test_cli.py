@@ -84,10 +84,7 @@ def test_list_shows_models_recipes_and_data(capsys, monkeypatch):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in [*models, *RECIPES, "digits", "cifar10"])
-    assert "8,847,498" in out and "27,527,044" in out and "484 M" not in out
-    assert cli.main(["list", "--multiply-adds"]) == 0
-    ours, swin = capsys.readouterr().out.splitlines()[2:4]
-    assert "484 M" in ours and "468 M" in ours and "518 M" in swin and "92 M" in swin
+    assert "8,847,498" in out and "27,527,044" in out
 
 
 def test_data_shows_what_is_here_and_where_it_is_from(capsys, monkeypatch, tmp_path):
@@ -168,7 +165,6 @@ def test_evaluation_agrees_with_training(run, capsys, file):
     assert f"loss {record.test_loss:.4f}" in out and f"accuracy {record.test_accuracy:.2%}" in out
     rows = [line for line in out.splitlines() if line.startswith("|")]
     assert len(rows) == 12 and "most often taken for" in rows[0]  # header, rule, ten digits
-    assert "Most frequent mistakes" in out and "taken for" in out
 
 
 def test_a_run_without_final_weights_is_evaluated_at_its_checkpoint(run, tmp_path, capsys):
@@ -191,17 +187,12 @@ def test_compare_works_without_weights(run, tmp_path, capsys):
     assert cli.main(command) == 0
     out, err = capsys.readouterr()
     assert "conv2former_mini_cifar (tiny)" in out and "conv2former_mini_cifar (kept)" in out
-    assert "batch 2" in out and "(lowest–highest) of 1." in out and "not measured" not in out
-    assert f"c2f {shlex.join([*command[:3], '--figure', str(figure), '--rounds', '1', '--batch-size', '2'])}" in out
+    assert "batch 2" in out and "(lowest–highest) of 1 rounds." in out and "not measured" not in out
+    assert f"* This table again: `c2f {shlex.join(command)}`" in out
     assert figure.read_bytes().startswith(b"\x89PNG") and "test accuracy" in err
 
     assert cli.main(["compare", str(kept), "--no-measure", "--figure", str(figure)]) == 0
     assert "not measured" in capsys.readouterr().out
-
-
-def test_the_command_of_a_table_asks_for_the_same_table():
-    compare = cli.Compare(runs=(Path("a"), Path("b")), measure=False, channels_last=True, precision="bf16")
-    assert cli.parse(shlex.split(compare._command())[1:]) == compare
 
 
 # ---- What goes wrong
@@ -220,10 +211,9 @@ def test_the_command_of_a_table_asks_for_the_same_table():
         ("train --threads 0", "use at least 1"),
         ("train --data nowhere", "no data set and no folder"),
         ("data nowhere", "no data set and no folder"),
-        ("evaluate nowhere", "there is no nowhere"),
+        ("evaluate nowhere", "nowhere is not the folder of a run"),
         ("compare", "name the folders of one run or more"),
-        ("compare nowhere", "there is no nowhere"),
-        ("compare . --figure curves.jpg", "name it curves.png"),
+        ("compare nowhere", "nowhere is not the folder of a run"),
         ("compare .", "not the folder of a run"),
         ("evaluate .", "not the folder of a run"),
     ],
@@ -319,7 +309,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
     monkeypatch.setitem(doctor.CHECKS, "convmod", lambda: 1 / 0)
-    findings = {finding.name: finding for finding in doctor.examine()}
+    findings = {name: doctor.find(name) for name in doctor.CHECKS}
     assert "tqdm is missing, tyro is 0.1, not" in str(findings["packages"]) and "make" in str(findings["packages"])
     assert str(findings["lab"]).startswith("!!") and "jupyterlab_widgets" in str(findings["lab"])
     assert "OMP_NUM_THREADS" in str(findings["cores"])
@@ -335,7 +325,7 @@ def test_doctor_finds_a_folder_that_lab_cannot_write_to(monkeypatch, tmp_path):
     for name in ("DATA", "RUNTIME"):
         monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / "home" / name.lower()))
     finding = doctor.find("folders")
-    assert not finding.ok and finding.essential
+    assert not finding.ok
     assert str(tmp_path / "home" / "runtime") in str(finding)
     assert "in HOME, or in JUPYTER_DATA_DIR and JUPYTER_RUNTIME_DIR" in str(finding)
     assert doctor.verdict([finding]).startswith("Not ready: mend folders first")

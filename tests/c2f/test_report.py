@@ -69,6 +69,7 @@ def test_multiply_adds_are_said_to_three_digits(count, text):
 def test_rates_are_said_as_median_and_range():
     assert report.median_and_range([36.04, 35.12, 40.0]) == "36.0 (35.1–40.0)"
     assert report.median_and_range([1234.4, 999.0, 2000.0]) == "1,234 (999–2,000)"
+    assert report.median_and_range([0.0123]) == "0.0123 (0.0123–0.0123)"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(12.3, "12 s"), (600, "10 min"), (7200, "2.0 h")])
@@ -160,8 +161,8 @@ def test_speed_is_measured_for_each_model_in_each_round():
     assert [[len(rates) for rates in speed] for speed in speeds] == [[2, 2], [2, 2]]
     assert all(rate > 0 and math.isfinite(rate) for training, inference in speeds for rate in training + inference)
     assert not torch.equal(models[0].head.fc.weight, before)  # the optimizer's step is part of what is timed
-    for said in ("bf16", "channels_last", "batch 2", f"{torch.get_num_threads()} thread", "torch 2."):
-        assert said in str(conditions)
+    for said in ("of two models", "2 rounds", f"{torch.get_num_threads()} thread", "torch 2."):
+        assert said in conditions.say("of two models")
 
 
 def test_curves_show_both_splits_over_epochs_and_time(rivals, tmp_path):
@@ -191,15 +192,10 @@ def test_long_runs_are_drawn_in_hours(tmp_path):
     assert figure.axes[0].lines[0].get_marker() == ""
 
 
-def test_classes_and_confusions():
+def test_each_class_with_its_likeliest_mistake():
     matrix = np.array([[6, 3, 1], [0, 5, 0], [0, 0, 0]])
     table = report.per_class(matrix, CLASSES).splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
     assert cells[0] == ["cat", "10", "6", "60.0 %", "dog (3)"]
     assert cells[1] == ["dog", "5", "5", "100.0 %", "–"]
     assert cells[2] == ["ship", "0", "0", "–", "–"]
-    assert report.top_confusions(matrix, CLASSES) == [
-        "cat taken for dog: 3 of 10 (30.0 %)",
-        "cat taken for ship: 1 of 10 (10.0 %)",
-    ]
-    assert report.top_confusions(np.eye(3, dtype=int), CLASSES) == []

@@ -12,6 +12,8 @@ from c2f import cli
 from c2f.bench import measure, suites
 from c2f.models import create_model
 
+peak_memory = suites.peak_memory
+
 
 def tiny_seed_model():
     return create_model("conv2former_n_cifar", dims=(8, 16), depths=(1, 1))
@@ -23,10 +25,10 @@ def small(monkeypatch):
     monkeypatch.setattr(measure, "COPIED", 2**20)
     monkeypatch.setattr(suites, "MAPS", ((4, 4), (2, 8)))
     monkeypatch.setattr(suites, "PICTURES", 8)
-    monkeypatch.setattr(suites, "_memory_of_training", lambda make, conditions: 3 * 2**20)
+    monkeypatch.setattr(suites, "peak_memory", lambda make, conditions: 3 * 2**20)
     monkeypatch.setattr(suites, "PAPER_SIZE", (32, 32))
     monkeypatch.setattr(suites, "_paper_model", tiny_seed_model)
-    monkeypatch.setattr(suites, "interleaved", functools.partial(measure.interleaved, min_seconds=1e-3))
+    monkeypatch.setattr(measure, "interleaved", functools.partial(measure.interleaved, min_seconds=1e-3))
     real = suites.contenders_at_32
     monkeypatch.setattr(
         suites,
@@ -53,6 +55,13 @@ def test_each_suite_prints_a_table_and_writes_its_figures(what, tmp_path, capsys
     assert all(len(record["seconds"]) == 2 for record in written["records"])
     table = [line for line in out.splitlines() if line.startswith("|")]
     assert len(table) == 2 + len({record["what"] for record in written["records"]})
+
+
+def test_peak_memory_is_what_training_adds():
+    make = functools.partial(create_model, "conv2former_mini_cifar")
+    found = peak_memory(make, measure.Conditions(torch.device("cpu"), batch_size=8))
+    weights = 4 * sum(parameter.numel() for parameter in make().parameters())
+    assert 4 * weights < found < 4 * weights + 500 * 2**20  # weights, gradients, Adam's two; activations
 
 
 def test_the_depthwise_suite_draws_its_roofline(tmp_path, capsys):

@@ -49,16 +49,16 @@ def fake_clock(monkeypatch, milliseconds):
 
 def as_in_a_new_process():
     autotune.fast_path.clear()
-    autotune._timings.clear()
+    autotune._choices.clear()
 
 
-def test_the_fastest_is_chosen_once_and_can_be_read(fresh, monkeypatch):
+def test_the_fastest_is_chosen_once(fresh, monkeypatch):
     candidates, calls = fake_clock(monkeypatch, {"native": 9.0, "swap": 2.0, "rows": 3.0})
     assert autotune.choose("a case", candidates, CPU) == "swap"
     calls.clear()
     assert autotune.choose("a case", candidates, CPU) == "swap"
     assert not calls
-    assert autotune.describe_choices() == "a case: swap (swap 2.00, rows 3.00, native 9.00 ms)"
+    assert autotune._read("a case").seconds == pytest.approx({"swap": 2e-3, "rows": 3e-3, "native": 9e-3})
 
 
 def test_the_first_stays_where_the_best_is_hardly_better(fresh, monkeypatch):
@@ -97,8 +97,6 @@ def test_another_process_of_the_same_machine_chooses_alike(fresh, monkeypatch):
     autotune.clear_choices()
     autotune.choose("a case", candidates, CPU)
     assert calls  # though it was kept
-    autotune.clear_choices(everywhere=True)
-    assert not fresh.exists()
 
 
 SPOILT = [
@@ -137,7 +135,7 @@ def test_a_choice_of_a_busy_machine_is_kept_for_an_hour_and_then_timed_again(fre
     autotune.choose("another case", fake_clock(monkeypatch, quiet)[0], CPU)  # so that the machine's speed is known
     busy, _ = fake_clock(monkeypatch, {"native": 20.0, "swap": 40.0, "product": 3.0})
     assert autotune.choose("a case", busy, CPU) == "native"
-    assert "a case: native (native 20.00, swap 40.00 ms), machine busy" in autotune.describe_choices()
+    assert autotune._read("a case").busy
     candidates, calls = fake_clock(monkeypatch, quiet)
     for later, choice in ((60, "native"), (3700, "swap"), (9e9, "swap")):
         as_in_a_new_process()

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.func import functional_call
 
 from c2f.fast import autotune, pointwise
-from c2f.fast.pointwise import CONVOLUTIONS, GELUS, gelu, pointwise_conv2d
+from c2f.fast.pointwise import CONVOLUTIONS, GELUS, FastGELU, FastPointwiseConv2d
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -17,6 +18,14 @@ def used():
     with autotune.recorded_choices() as used:
         yield used
     autotune.clear_choices()
+
+
+gelu = FastGELU()
+
+
+def pointwise_conv2d(x, weight, bias=None):
+    layer = FastPointwiseConv2d(weight.shape[1], len(weight), 1, bias=bias is not None)
+    return functional_call(layer, {"weight": weight, "bias": bias} if layer.bias is not None else {"weight": weight}, x)
 
 
 def force(monkeypatch, choice):
