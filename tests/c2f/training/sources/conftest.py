@@ -15,18 +15,14 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 from c2f.training.sources import cifar10
-from c2f.training.sources.download import RemoteFile
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-NAMES_OF_FILES = tuple(cifar10.files())
+NAMES_OF_FILES = (*dict(CIFAR10.train_list), *dict(CIFAR10.test_list), CIFAR10.meta["filename"])
 Members = dict[str, bytes]
 
 
 @pytest.fixture(autouse=True)
-def nobodys_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache folder of whoever runs the tests is none of their business."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.delenv("C2F_CIFAR10", raising=False)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -94,18 +90,17 @@ def archive_of() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RemoteFile]:
+def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """publish(data, *urls, members=None): from now on these bytes are what CIFAR-10 is known to be."""
 
-    def set_published(data: bytes, *urls: str, members: Members | None = None) -> RemoteFile:
-        remote = RemoteFile("cifar-10-python.tar.gz", len(data), md5(data), urls)
-        monkeypatch.setattr(cifar10, "ARCHIVE", remote)
+    def set_published(data: bytes, *urls: str, members: Members | None = None) -> None:
+        for name, value in {"SIZE": len(data), "MD5": md5(data), "SOURCES": urls}.items():
+            monkeypatch.setattr(cifar10, name, value)
         if members:
             known = {name: [name, md5(members[name])] for name in NAMES_OF_FILES}
             monkeypatch.setattr(CIFAR10, "train_list", [known[f"data_batch_{i}"] for i in range(1, 6)])
             monkeypatch.setattr(CIFAR10, "test_list", [known["test_batch"]])
             monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": known["batches.meta"][1]})
-        return remote
 
     return set_published
 
