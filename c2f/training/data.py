@@ -28,9 +28,8 @@ def load_dataset(
     """Load a data set by its name or its place.
 
     `name_or_path`: "digits"; "cifar10"; an image folder, by its path or by its name in `root`; or your own copy of
-    CIFAR-10 (the archive, or what it unpacks to). `root`: where to look and to keep things; by default
-    `data_folder()`. `image_size`: images are resized to this many pixels a side (short side first, then the centre).
-    Memory: N x 3 x image_size^2 bytes.
+    CIFAR-10's archive. `root`: where to look and to keep things; by default `data_folder()`. `image_size`: images are
+    resized to this many pixels a side (short side first, then the centre). Memory: N x 3 x image_size^2 bytes.
 
     Raises DataError, a ValueError, in one sentence: an unknown name, a folder that is not laid out so, a file that
     cannot be read, no network where one is needed. Nothing falls back to another data set.

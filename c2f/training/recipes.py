@@ -116,13 +116,8 @@ class Recipe:
         if step < warmup:
             return self.lr * (step + 1) / warmup
         done = (step - warmup) / max(1, self.epochs * steps_per_epoch - warmup)
-        match self.schedule:
-            case "cosine":
-                return self.lr * 0.5 * (1 + math.cos(math.pi * done))
-            case "linear":
-                return self.lr * (1 - done)
-            case "constant":
-                return self.lr
+        shares = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1}
+        return self.lr * shares[self.schedule]
 
 
 def seed() -> Recipe:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,7 +78,7 @@ def archive_of() -> Callable[..., bytes]:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as tar:
             for name, data in members.items():
-                info = tarfile.TarInfo(name if "/" in name else f"{cifar10.FOLDER}/{name}")
+                info = tarfile.TarInfo(name if "/" in name else f"{CIFAR10.base_folder}/{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
             for info in extra:
@@ -107,18 +106,6 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-@pytest.fixture
-def unpacked() -> Callable[[Path, Members], Path]:
-    def write(root: Path, members: Members) -> Path:
-        folder = root / cifar10.FOLDER
-        folder.mkdir(parents=True)
-        for name, data in members.items():
-            (folder / name).write_bytes(data)
-        return folder
-
-    return write
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------

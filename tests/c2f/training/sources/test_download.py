@@ -80,10 +80,9 @@ def test_a_host_that_falls_silent_is_slow(hosts, get, tmp_path, capsys):
     assert "only 0 kB/s" in capsys.readouterr().out
 
 
-def test_where_every_host_is_slow_a_slow_one_will_do(hosts, get, tmp_path, capsys):
+def test_where_every_host_is_slow_a_slow_one_will_do(hosts, get):
     assert get("absent", "throttled") == DATA
-    assert [name for name, _ in hosts.asked] == ["absent", "throttled", "throttled"]
-    assert "No source is fast" in capsys.readouterr().out
+    assert [name for name, _ in hosts.asked] == ["absent", "throttled", "absent", "throttled"]
 
 
 def test_a_slow_host_that_then_fails_is_an_error_too(get, tmp_path):
@@ -100,7 +99,7 @@ def test_a_connection_that_is_cut_is_resumed(hosts, get, tmp_path):
 def test_a_host_that_only_hangs_up_is_given_up(hosts, get, tmp_path):
     with pytest.raises(DataError, match="could not be downloaded .127.0.0.1: stopped after 0 of 400,000 bytes"):
         get("hangs_up")
-    assert len(hosts.asked) == 1
+    assert len(hosts.asked) == 3
 
 
 def test_after_a_cut_the_next_host_goes_on(hosts, get, tmp_path):
@@ -165,8 +164,8 @@ def test_without_a_network_it_says_so_in_one_sentence(get, capsys):
 
 
 def test_a_host_that_refuses_among_others_is_named(get):
-    with pytest.raises(DataError, match=r"HTTP 404; 127.0.0.1: no connection"):
-        get("absent", "http://127.0.0.1:9/file.bin")
+    with pytest.raises(DataError, match=r"127.0.0.1: HTTP 404; localhost: no connection"):
+        get("absent", "http://localhost:9/file.bin")
 
 
 def test_a_place_that_cannot_be_written_is_said(get, tmp_path):
