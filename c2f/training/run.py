@@ -239,7 +239,7 @@ def load_run(path: Path | str) -> Run:
         raise CheckpointError(
             f"{path} is not the folder of a run: it has no recipe.json; name what --out named."
         ) from None
-    except (KeyError, ValueError) as error:  # json.JSONDecodeError is a ValueError
+    except (KeyError, TypeError, ValueError) as error:  # json.JSONDecodeError is a ValueError
         raise CheckpointError(f"{path} is damaged ({error}); train it again.") from None
 
 

@@ -204,13 +204,6 @@ class Handler(BaseHTTPRequestHandler):
         self.head(200, 0, 0, with_length=False)
         self.wfile.write(data + data)
 
-    def short(self, data: bytes, start: int) -> None:
-        """Most of it, without saying how much there is."""
-        if start:
-            return self.good(data, start)
-        self.head(200, 0, 0, with_length=False)
-        self.wfile.write(data[:300_000])
-
     def busy(self, data: bytes, start: int) -> None:
         """Serves everything, after a while."""
         time.sleep(0.4)
