@@ -81,7 +81,7 @@ def test_your_own_copy(tmp_path, members, archive_of, publish, how):
 
 
 def test_without_network_it_says_what_to_do_and_gives_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar10, "SOURCES", ("https://far.example/a", "https://far.example/b"))
+    monkeypatch.setattr(cifar10, "SOURCES", ("https://far.example/a", "https://farther.example/b"))
     with pytest.raises(DataError, match=r"offline.*copy cifar-10-python.tar.gz into .*your copy.*--data digits") as e:
         load(tmp_path)
     assert "\n" not in str(e.value)
