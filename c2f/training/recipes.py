@@ -105,10 +105,8 @@ class Recipe:
         for name, kind in {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}.items():
             check(name, get_args(kind).__contains__, f"use {' or '.join(get_args(kind))}")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}; shorten it or "
-                f"train longer."
-            )
+            warmup = f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}"
+            raise ValueError(f"{warmup}; shorten it or train longer.")
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of step `step`, counted from 0: a pure function, so that it can be drawn before it is used."""

@@ -104,7 +104,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError for a file that is missing, truncated, altered, not a checkpoint, or that holds anything
     but data: a pickle that would run code is refused and nothing of it is run.
     """
-    path = Path(path)
     start_over = "delete it to start over, or train into a new folder"
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; name the folder of a run that has one.")
@@ -257,14 +256,12 @@ class RunFolder:
         """The state to resume from, or None for a new run. Raises CheckpointError for a folder of something else."""
         recipe, checkpoint = self.path / "recipe.json", self.path / "last.ckpt"
         if not recipe.exists():
-            if strangers := [file.name for file in self.path.iterdir() if not file.name.startswith(".")]:
-                raise CheckpointError(
-                    f"{self.path} is in use, not by a run (it holds {strangers[0]}); name a new folder."
-                )
+            if names := [file.name for file in self.path.iterdir() if not file.name.startswith(".")]:
+                raise CheckpointError(f"{self.path} is in use, not by a run (it holds {names[0]}); name a new folder.")
         elif differences := _differences(json.loads(recipe.read_text(encoding="utf-8")), self.described):
+            changes = "; ".join(differences[:3])
             raise CheckpointError(
-                f"{self.path} holds another run ({'; '.join(differences[:3])}); "
-                f"go on with it as it was, or name a new folder."
+                f"{self.path} holds another run ({changes}); go on with it as it was, or name a new folder."
             )
         return load_checkpoint(checkpoint) if checkpoint.exists() else None
 

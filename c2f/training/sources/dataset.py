@@ -113,7 +113,7 @@ def cached(root: Path, name: str, key: str, image_size: int, decode: Callable[[]
             return dataset
         dataset = decode()
         splits = {"train": dataset.train, "test": dataset.test}
-        tensors = {f"{name}/{part}": getattr(splits[name], part).contiguous() for name in splits for part in PARTS}
+        tensors = {f"{of}/{part}": getattr(splits[of], part).contiguous() for of in splits for part in PARTS}
         about = {"format": FORMAT, "key": key}
         about |= {"name": dataset.name, "classes": dataset.classes, "provenance": dataset.provenance}
         try:
@@ -133,7 +133,7 @@ def _read(file: Path, key: str) -> Dataset | None:
             about = json.loads(stored.metadata()["c2f"])
             if (about["format"], about["key"]) != (FORMAT, key):
                 return None
-            splits = [Split(*(stored.get_tensor(f"{name}/{part}") for part in PARTS)) for name in ("train", "test")]
+            splits = [Split(*(stored.get_tensor(f"{of}/{part}") for part in PARTS)) for of in ("train", "test")]
         return Dataset(about["name"], *splits, tuple(about["classes"]), about["provenance"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

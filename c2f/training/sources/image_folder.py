@@ -1,6 +1,7 @@
 """A folder of your own images: train/<class>/* and test/<class>/*, any size, grey or colour."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +24,19 @@ def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
     name, classes = folder.resolve().name, _classes(folder)
     files: list[str] = []
     labels: dict[str, list[int]] = {"train": [], "test": []}
-    for split, of_split in labels.items():
-        for label, of_class in enumerate(classes):
-            found = walk(folder / split / of_class)
-            if not found:
-                raise DataError(
-                    f"{folder / split / of_class} holds no image (a file that ends in {', '.join(ENDINGS)}): put some "
-                    f"there, or delete the class from both train/ and test/"
-                )
-            files += found
-            of_split += [label] * len(found)
+    for split, (label, class_name) in itertools.product(labels, enumerate(classes)):
+        found = walk(folder / split / class_name)
+        if not found:
+            raise DataError(
+                f"{folder / split / class_name} holds no image (a file that ends in {', '.join(ENDINGS)}): put some "
+                f"there, or delete the class from both train/ and test/"
+            )
+        files += found
+        labels[split] += [label] * len(found)
 
     def decode() -> Dataset:
-        images = _decode_all(files, folder, image_size, progress)
-        parts = images.split([*map(len, labels.values())])
-        splits = (Split(part, torch.tensor(labels[split])) for split, part in zip(labels, parts, strict=True))
+        images = _decode_all(files, folder, image_size, progress).split([*map(len, labels.values())])
+        splits = map(Split, images, map(torch.tensor, labels.values()))
         return describe(name, *splits, classes, f"image folder {name}")
 
     # The key changes with any file's name, size or time of change, and when a file moves to another class or split.
