@@ -57,12 +57,9 @@ def describe_hardware(device: torch.device | str = "cpu") -> dict[str, str | int
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
-        "device": device.type,
-        "name": name,
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
+        "device": device.type, "name": name, "cores": os.cpu_count() or 1, "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
-    }
+    }  # fmt: skip
 
 
 def describe_versions() -> dict[str, str]:

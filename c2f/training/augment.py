@@ -1,21 +1,19 @@
 """Augmentation in batches, on the device that trains, with every random parameter drawn per image.
 
-Each operation is a plain function from images to images of the same shape, to be called alone as well as from
-`Augment`; at strength 0 it returns the images as they are. Images are float32 in [0, 1] until `normalize`, the last
-step of all.
-
-Random numbers come from torch's global generators only, so that after `torch.manual_seed(s)` the result is a function
-of the images, the labels and s. Nothing loops over images, and nothing waits for the device.
+Each operation is a plain function from images to images of the same shape, float32 in [0, 1] until `normalize`, the
+last step of all. Random numbers come from torch's global generators only, so that after `torch.manual_seed(s)` the
+result is a function of the images, the labels and s. Nothing loops over images, and nothing waits for the device.
 
 The operations are here, and not a library's, for two reasons. torchvision draws one set of parameters per call, which
 in a batch gives all images the same; kornia draws the order of colours and the RandAugment operations once per batch,
-and takes twice as long for the `seed` set at 32×32. What is one function in torchvision for all images alike
-(grey, sharpness, equalize) is torchvision's here too, and the tests compare the rest with it.
+and takes twice as long for the `seed` set at 32×32. What does the same to several images (RandAugment's operations)
+is torchvision's here too, and the tests compare the rest with it.
 
 Shapes: N images, C channels, H x W pixels, K classes. `images` are (N, C, H, W), C is 3 where colours are changed, and
 soft labels are (N, K). A suffix of a name is a shape: factors_n has one factor per image.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -34,17 +32,14 @@ def normalize(images: Tensor) -> Tensor:
     Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, 3, H, W).
     """
     mean, std = _per_channel(images)
-    return (_to_unit(images) - mean).div_(std)
+    images = images / 255 if images.dtype == torch.uint8 else images.float()
+    return (images - mean).div_(std)
 
 
 def denormalize(x: Tensor) -> Tensor:
     """Back to colours in [0, 1], for display. Shape: (N, 3, H, W) or (3, H, W), unchanged."""
     mean, std = _per_channel(x)
     return (x * std + mean).clamp_(0, 1)
-
-
-def _to_unit(images: Tensor) -> Tensor:
-    return images / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def _per_channel(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,29 +79,25 @@ class Augment:
                 f"augmentation was given images of {images_u8.dtype}, shape {tuple(images_u8.shape)}; it was set up "
                 f"for torch.uint8, shape (N, 3, {height}, {width}): convert them, or create another Augment."
             )
-        recipe, images, targets = self.recipe, _to_unit(images_u8), labels
+        recipe, images, targets = self.recipe, images_u8 / 255, labels
 
         # The PaddlePaddle notebook rounds to whole grey levels after each of these steps; here nothing is rounded.
-        if recipe.color_jitter:
-            images = color_jitter(images, recipe.color_jitter)
-        if recipe.image_mixup:
-            images = image_mixup(images, recipe.image_mixup)
-        if recipe.crop == "resized":
-            images = random_resized_crop(images, recipe.crop_scale)
-        if recipe.crop == "shift":
-            images = random_shift(images, recipe.crop_padding)
-        if recipe.rand_augment:  # not in the notebook; here, before anything is erased
-            images = rand_augment(images, recipe.rand_augment)
-        # Odd in the notebook: it erases before the mean is subtracted, so the rectangle is black and not average, and
-        # before flip and rotation, so that the rectangle turns with the image.
-        if recipe.erasing:
-            images = random_erasing(images, recipe.erasing)
-        if recipe.flip:
-            images = random_flip(images, recipe.flip)
-        # Odd too: rotation is last, so its black corners are seen, and by nearest neighbour, so edges are jagged.
-        if recipe.rotation:
-            images = random_rotation(images, recipe.rotation)
-
+        steps = (
+            (color_jitter, recipe.color_jitter),
+            (image_mixup, recipe.image_mixup),
+            (random_resized_crop, recipe.crop == "resized" and recipe.crop_scale),
+            (random_shift, recipe.crop == "shift" and recipe.crop_padding),
+            (rand_augment, recipe.rand_augment),  # not in the notebook; here, before anything is erased
+            # Odd in the notebook: it erases before the mean is subtracted, so the rectangle is black and not average,
+            # and before flip and rotation, so that the rectangle turns with the image.
+            (random_erasing, recipe.erasing),
+            (random_flip, recipe.flip),
+            # Odd too: rotation is last, so its black corners are seen, and by nearest neighbour, so edges are jagged.
+            (random_rotation, recipe.rotation),
+        )
+        for operation, strength in steps:
+            if strength:
+                images = operation(images, strength)
         if mix and (recipe.mixup or recipe.cutmix):
             one_hot = F.one_hot(labels, self.num_classes).float()
             images, targets = mixup_or_cutmix(images, one_hot, recipe.mixup, recipe.cutmix)
@@ -150,8 +141,8 @@ BRIGHTNESS, CONTRAST, SATURATION = range(3)
 def blend(reference: Tensor, images: Tensor, factors_n: Tensor) -> Tensor:
     """Go from a reference (factor 0) to the image (factor 1) and beyond, within [0, 1].
 
-    Brightness, contrast, saturation and sharpness are this alone: they differ in the reference, which is black, the
-    mean grey, the grey version, and a blurred version.
+    Brightness, contrast and saturation are this alone: they differ in the reference, which is black, the mean grey,
+    and the grey version.
     """
     return torch.lerp(reference, images, _per_image(factors_n)).clamp_(0, 1)
 
@@ -167,8 +158,7 @@ def adjust_color(images: Tensor, which_n: Tensor, factors_n: Tensor) -> Tensor:
 def color_jitter(images: Tensor, amount: float) -> Tensor:
     """Change brightness, contrast and saturation, each by a factor from 1 - amount to 1 + amount.
 
-    Every image has its own factors and its own order of the three; the order matters only where colours are cut off
-    at black or white.
+    Every image has its own order of the three, too; it matters only where colours are cut off at black or white.
     """
     factors_3n = uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3)
     order_3n = uniform(images, sets=3).argsort(dim=0)
@@ -207,18 +197,15 @@ class Boxes(NamedTuple):
         return inside_nh[:, None, :, None] & inside_nw[:, None, None, :]
 
 
-def random_boxes(images: Tensor, area: tuple[float, float], ratio: tuple[float, float], tries: int = 10) -> Boxes:
+def random_boxes(images: Tensor, area: tuple[float, float], ratio: tuple[float, float]) -> Boxes:
     """Draw a rectangle per image, as torchvision's RandomResizedCrop and RandomErasing do for square images.
 
-    Args:
-        images: only their number and size matter.
-        area: least and greatest share of the image's area.
-        ratio: least and greatest width : height, relative to the image's own, and uniform in the logarithm.
-        tries: how often a rectangle is drawn; the first that fits the image counts. Where none does, it is empty.
+    `area` is the least and greatest share of the image's area, `ratio` those of width : height, relative to the image's
+    own and uniform in the logarithm. Of ten rectangles the first that fits the image counts; if none does, it is empty.
     """
     height, width = images.shape[-2:]
-    shares = uniform(images, *area, sets=tries)
-    ratios = uniform(images, *map(math.log, ratio), sets=tries).exp()
+    shares = uniform(images, *area, sets=10)
+    ratios = uniform(images, *map(math.log, ratio), sets=10).exp()
     heights, widths = ((shares / ratios).sqrt() * height).round(), ((shares * ratios).sqrt() * width).round()
 
     fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
@@ -253,14 +240,14 @@ def random_resized_crop(images: Tensor, smallest: float) -> Tensor:
     return resize_boxes(images, Boxes(*(torch.where(nothing_fits, float(all_of), side) for all_of, side in whole)))
 
 
-def random_erasing(images: Tensor, probability: float, fill: float = 0.0) -> Tensor:
+def random_erasing(images: Tensor, probability: float) -> Tensor:
     """Paint a rectangle over some of the images: 2 to 33 % of the area, 3:10 to 10:3, black.
 
     Zhong et al., Random Erasing, arXiv 1708.04896.
     """
     boxes = random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
     chosen_n111 = _per_image(chance(images, probability))
-    return torch.where(boxes.mask(*images.shape[-2:]) & chosen_n111, fill, images)
+    return images.masked_fill(boxes.mask(*images.shape[-2:]) & chosen_n111, 0)
 
 
 # ---- Geometry
@@ -285,94 +272,61 @@ def random_shift(images: Tensor, padding: int) -> Tensor:
     return shift(images, down_n, right_n, padding)
 
 
-def warp(images: Tensor, *matrix_n: Tensor, mode: str = "nearest") -> Tensor:
-    """Read each pixel at matrix @ (x, y, 1), in pixels from the image's centre; outside is black.
-
-    `matrix_n`: the six entries of each image's 2x3 matrix, row by row, each (N,).
-    """
-    half = images.new_tensor([images.shape[-1] / 2, images.shape[-2] / 2, 1.0])
-    matrices_n23 = torch.stack(matrix_n, dim=1).view(-1, 2, 3) * half / half[:2, None]
-    grid_nhw2 = F.affine_grid(matrices_n23, list(images.shape), align_corners=False)  # whose axes run from -1 to 1
-    return F.grid_sample(images, grid_nhw2, mode=mode, align_corners=False)
-
-
 def rotate(images: Tensor, degrees_n: Tensor, mode: str = "nearest") -> Tensor:
     """Turn each image counter-clockwise about its centre; corners that become free are black."""
     cos, sin, zero = degrees_n.deg2rad().cos(), degrees_n.deg2rad().sin(), torch.zeros_like(degrees_n)
-    return warp(images, cos, -sin, zero, sin, cos, zero, mode=mode)
+    aspect = images.shape[-2] / images.shape[-1]  # the axes of the grid run from -1 to 1
+    matrices_n23 = torch.stack([cos, -sin * aspect, zero, sin / aspect, cos, zero], dim=1).view(-1, 2, 3)
+    grid_nhw2 = F.affine_grid(matrices_n23, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid_nhw2, mode=mode, align_corners=False)
 
 
-def random_rotation(images: Tensor, degrees: float, mode: str = "nearest") -> Tensor:
+def random_rotation(images: Tensor, degrees: float) -> Tensor:
     """Turn each image by up to that many degrees, either way."""
-    return rotate(images, uniform(images, -degrees, degrees), mode)
-
-
-def shear(images: Tensor, x_n: Tensor, y_n: Tensor) -> Tensor:
-    """Slant each image: by x pixels to the left per row, by y pixels up per column, with the top left corner fixed."""
-    one, (height, width) = torch.ones_like(x_n), images.shape[-2:]
-    return warp(images, one, x_n, x_n * height / 2, y_n, one, y_n * width / 2)
-
-
-def translate(images: Tensor, x_n: Tensor, y_n: Tensor) -> Tensor:
-    """Move each image by x pixels to the left and y pixels up; what becomes free is black."""
-    one, zero = torch.ones_like(x_n), torch.zeros_like(x_n)
-    return warp(images, one, zero, x_n, zero, one, y_n)
+    return rotate(images, uniform(images, -degrees, degrees))
 
 
 # ---- RandAugment
 
 
-def posterize(images: Tensor, bits_n: Tensor) -> Tensor:
-    """Keep that many bits of each channel."""
-    levels = _per_image(2**bits_n)
-    return (images * levels).floor().minimum(levels - 1) / levels
+def _affine(images: Tensor, *, translate: tuple[float, float] = (0, 0), shear: tuple[float, float] = (0, 0)) -> Tensor:
+    slants = [math.degrees(math.atan(pixels)) for pixels in shear]
+    return V.affine(images, 0.0, [int(pixels) for pixels in translate], 1.0, slants, center=[0, 0])
 
 
-def solarize(images: Tensor, threshold_n: Tensor) -> Tensor:
-    """Invert every pixel that is at least as bright as the threshold."""
-    return torch.where(images >= _per_image(threshold_n), 1 - images, images)
-
-
-def _adjust(images: Tensor, which: int, s: Tensor) -> Tensor:
-    return adjust_color(images, torch.full_like(s, which), 1 + 0.9 * s)
-
-
-# The fourteen operations, from images and a strength s, (N,), between -1 and 1; torchvision's ranges. Where an
+# The fourteen operations, from images and a strength s between -1 and 1; torchvision's, and in its ranges. Where an
 # operation has no two directions, the sign of s does not count; where it has no strength, s does not.
 RAND_AUGMENT = {
     "identity": lambda images, s: images,
-    "shear_x": lambda images, s: shear(images, 0.3 * s, 0 * s),
-    "shear_y": lambda images, s: shear(images, 0 * s, 0.3 * s),
-    "translate_x": lambda images, s: translate(images, (150 / 331 * images.shape[-1] * s).trunc(), 0 * s),
-    "translate_y": lambda images, s: translate(images, 0 * s, (150 / 331 * images.shape[-2] * s).trunc()),
-    "rotate": lambda images, s: rotate(images, 30 * s),
-    "brightness": lambda images, s: _adjust(images, BRIGHTNESS, s),
-    "color": lambda images, s: _adjust(images, SATURATION, s),
-    "contrast": lambda images, s: _adjust(images, CONTRAST, s),
-    "sharpness": lambda images, s: blend(V.adjust_sharpness(images, 0), images, 1 + 0.9 * s),
-    "posterize": lambda images, s: posterize(images, 8 - (4 * s.abs()).round()),
-    "solarize": lambda images, s: solarize(images, 1 - s.abs()),
+    "shear_x": lambda images, s: _affine(images, shear=(0.3 * s, 0)),
+    "shear_y": lambda images, s: _affine(images, shear=(0, 0.3 * s)),
+    "translate_x": lambda images, s: _affine(images, translate=(-150 / 331 * images.shape[-1] * s, 0)),
+    "translate_y": lambda images, s: _affine(images, translate=(0, -150 / 331 * images.shape[-2] * s)),
+    "rotate": lambda images, s: V.rotate(images, 30 * s),
+    "brightness": lambda images, s: V.adjust_brightness(images, 1 + 0.9 * s),
+    "color": lambda images, s: V.adjust_saturation(images, 1 + 0.9 * s),
+    "contrast": lambda images, s: V.adjust_contrast(images, 1 + 0.9 * s),
+    "sharpness": lambda images, s: V.adjust_sharpness(images, 1 + 0.9 * s),
+    "posterize": lambda images, s: V.posterize(images, 8 - round(4 * abs(s))),
+    "solarize": lambda images, s: V.solarize(images, 1 - abs(s)),
     "autocontrast": lambda images, s: V.autocontrast(images),
     "equalize": lambda images, s: V.equalize(images),
 }
 
 
-def rand_augment(images: Tensor, magnitude: float, operations: int = 2) -> Tensor:
-    """Apply `operations` of the fourteen, one after the other, drawn anew for each image, each with a random sign.
+def rand_augment(images: Tensor, magnitude: float) -> Tensor:
+    """Apply two of the fourteen, one after the other, drawn anew for each image, each with a random sign.
 
-    Cubuk et al., RandAugment, arXiv 1909.13719. All have one magnitude, 0 (off) to 10 (the strongest).
+    Cubuk et al., RandAugment, arXiv 1909.13719. All have one magnitude, up to 10 (the strongest).
     """
-    if magnitude == 0:
-        return images
-    for _ in range(operations):
+    for _ in range(2):
         # The host must know which operations run: if they were drawn on the device, the host would have to wait for it.
-        drawn = torch.randint(len(RAND_AUGMENT), (len(images),))
-        strength_n = torch.where(chance(images, 0.5), 0.1, -0.1) * magnitude
+        drawn, up = torch.randint(len(RAND_AUGMENT), (len(images),)), torch.rand(len(images)) < 0.5
         changed = torch.empty_like(images)
-        for number, operation in enumerate(RAND_AUGMENT.values()):
-            chosen = (drawn == number).nonzero()[:, 0].to(images.device)
+        for (number, operation), sign in itertools.product(enumerate(RAND_AUGMENT.values()), (True, False)):
+            chosen = ((drawn == number) & (up == sign)).nonzero()[:, 0].to(images.device)
             if len(chosen):
-                changed[chosen] = operation(images[chosen], strength_n[chosen])
+                changed[chosen] = operation(images[chosen], (0.1 if sign else -0.1) * magnitude)
         images = changed
     return images
 
@@ -410,12 +364,12 @@ def cutmix_weights(images: Tensor, alpha: float) -> Tensor:
 
 def mixup(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Average each image with another one, in a proportion of its own. Zhang et al., MixUp, arXiv 1710.09412."""
-    return mix(images, targets, mixup_weights(images, alpha)) if alpha else (images, targets)
+    return mix(images, targets, mixup_weights(images, alpha))
 
 
 def cutmix(images: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Paste a rectangle of another image into each one. Yun et al., CutMix, arXiv 1905.04899."""
-    return mix(images, targets, cutmix_weights(images, alpha)) if alpha else (images, targets)
+    return mix(images, targets, cutmix_weights(images, alpha))
 
 
 def mixup_or_cutmix(images: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float) -> tuple[Tensor, Tensor]:

@@ -5,16 +5,19 @@
     load_dataset("path/to/folder")    train/<class>/* and test/<class>/*, any size, grey or colour
 
 Each gives one frozen `Dataset`: all images in memory as uint8 (N, 3, H, W), labels, class names, and where they
-came from. What is slow to decode is decoded once and kept in the data folder's cache/. `sources/` reads each of them.
+came from. What is slow to decode is decoded once and kept in the data folder's cache/.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from PIL import Image
+
 from c2f.files import data_folder
-from c2f.training.sources import cache, cifar10, digits, image_folder
-from c2f.training.sources.dataset import DataError, Dataset, Split, describe, digest
+from c2f.training.sources import cifar10, image_folder
+from c2f.training.sources.dataset import DataError, Dataset, Split, cache_file, describe, digest
 
 __all__ = ["Available", "DataError", "Dataset", "Split", "available", "describe", "digest", "load_dataset"]
 
@@ -25,23 +28,28 @@ def load_dataset(
     """Load a data set by its name or its place.
 
     `name_or_path`: "digits"; "cifar10"; an image folder, by its path or by its name in `root`; or your own copy of
-    CIFAR-10 (the archive, or what it unpacks to), which the environment variable C2F_CIFAR10 can name as well.
-    `root`: where to look and to keep things; by default `data_folder()`. `image_size`: images are resized to
-    this many pixels a side (short side first, then the centre). Memory: N x 3 x image_size^2 bytes.
+    CIFAR-10's archive. `root`: where to look and to keep things; by default `data_folder()`. `image_size`: images are
+    resized to this many pixels a side (short side first, then the centre). Memory: N x 3 x image_size^2 bytes.
 
     Raises DataError, a ValueError, in one sentence: an unknown name, a folder that is not laid out so, a file that
     cannot be read, no network where one is needed. Nothing falls back to another data set.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
         raise DataError(f"image_size is {image_size!r}: give a whole number of pixels, such as 32")
-    root = _root(root)
+    root, path = _root(root), Path(name_or_path).expanduser()
     if name_or_path == "digits":
-        return digits.load(image_size)
+        return _load_digits(image_size)
     if name_or_path == "cifar10":
-        return cifar10.load(root, image_size, progress, given=os.environ.get("C2F_CIFAR10"))
-    path = _find(name_or_path, root)
-    if cifar10.find(path):
-        return cifar10.load(root, image_size, progress, given=path)
+        return cifar10.load(root, image_size, progress)
+    path = next((place for place in (path, root / path) if place.exists()), None)
+    if path is None:
+        folders = ", ".join(folder.name for folder in image_folder.find_all(root)) or "none yet"
+        raise DataError(
+            f"no data set and no folder is called {str(name_or_path)!r}: use digits, cifar10, the path of a folder "
+            f"with train/<class>/* and test/<class>/*, or one of the image folders in {root} ({folders})"
+        )
+    if copy := cifar10.find(path):
+        return cifar10.load(root, image_size, progress, copy)
     return image_folder.load(path, root, image_size, progress)
 
 
@@ -51,49 +59,42 @@ class Available(NamedTuple):
     name: str
     present: bool
     where: str
-    images: int | None  # None where nobody can count them yet
-    bytes: int  # on disk at `where`
+    images: int | None = None  # None where nobody can count them yet
 
 
 def available(root: Path | None = None) -> list[Available]:
     """What `load_dataset` finds by name, without decoding anything."""
     root = _root(root)
-    found = [Available("digits", True, "inside scikit-learn", digits.COUNT, 0), _available_cifar10(root)]
+    kept = cache_file(root, "cifar10", 32)
+    cifar = Available("cifar10", False, f"downloaded to {root} when first asked for")
+    if place := cifar10.find(root) or (kept if kept.is_file() else None):
+        cifar = Available("cifar10", True, str(place), cifar10.COUNT)
+    found = [Available("digits", True, "inside scikit-learn", 1797), cifar]
     for folder in image_folder.find_all(root):
-        sizes = [os.path.getsize(image) for split in ("train", "test") for image in image_folder.walk(folder / split)]
-        found.append(Available(folder.name, True, str(folder), len(sizes), sum(sizes)))
+        count = sum(len(image_folder.walk(folder / split)) for split in ("train", "test"))
+        found.append(Available(folder.name, True, str(folder), count))
     return found
-
-
-def _available_cifar10(root: Path) -> Available:
-    given = os.environ.get("C2F_CIFAR10")
-    place = cifar10.find(Path(given).expanduser() if given else root)
-    if place is None and not given:
-        place = cache.existing(root, "cifar10")
-    if place is not None:
-        files = [place] if place.is_file() else [place / name for name in cifar10.files()]
-        size = sum(file.stat().st_size for file in files if file.is_file())
-        return Available("cifar10", True, str(place), cifar10.COUNT, size)
-    if given:
-        return Available("cifar10", False, f"C2F_CIFAR10 names {given}, which is not there", None, 0)
-    part = root / f"{cifar10.ARCHIVE.name}.part"
-    if part.is_file():
-        return Available("cifar10", False, f"partly downloaded: {part}", None, part.stat().st_size)
-    return Available("cifar10", False, f"downloaded to {root} when first asked for", None, 0)
 
 
 def _root(root: Path | None) -> Path:
     return data_folder() if root is None else Path(root).expanduser()
 
 
-def _find(name_or_path: str | Path, root: Path) -> Path:
-    """The file or folder meant: as a path, else by its name in `root`."""
-    path = Path(name_or_path).expanduser()
-    for place in (path, root / path):
-        if place.exists():
-            return place
-    folders = ", ".join(folder.name for folder in image_folder.find_all(root)) or "none yet"
-    raise DataError(
-        f"no data set and no folder is called {str(name_or_path)!r}: use digits, cifar10, the path of a folder with "
-        f"train/<class>/* and test/<class>/*, or one of the image folders in {root} ({folders})"
-    )
+def _load_digits(image_size: int) -> Dataset:
+    """8x8 counts of ink from 0 to 16, here as grey images with three equal channels.
+
+    Every fifth image of each class is held out: no seed, the same share of every class, 1442 and 355 images.
+    """
+    from sklearn.datasets import load_digits  # a second of import that nobody else has to wait for
+
+    bunch = load_digits()
+    small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    grey = np.stack([np.asarray(image_folder.fit(Image.fromarray(image), image_size)) for image in small])
+    images = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(10):
+        held_out[torch.nonzero(labels == label).flatten()[4::5]] = True
+    splits = (Split(images[chosen], labels[chosen]) for chosen in (~held_out, held_out))
+    about = "scikit-learn load_digits (UCI, Optical Recognition of Handwritten Digits), every fifth of a class held out"
+    return describe("digits", *splits, tuple("0123456789"), about)

@@ -32,6 +32,8 @@ from c2f.training.process import forked_rng, interruptible, over_processes, plac
 from c2f.training.recipes import Recipe
 from c2f.training.run import EpochRecord, History, load_into, model_name, run_folder
 
+CHECKPOINT_SECONDS = 60.0  # how much work a kill may cost; the end of an epoch is always saved
+
 
 class TrainingError(ValueError):
     """Training cannot go on; the message says at which step, why, and what would do."""
@@ -78,7 +80,6 @@ def train(
     device: str | torch.device | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
-    checkpoint_seconds: float = 60.0,
     accelerate: bool = True,
 ) -> History:
     """Train `model` on `data.train` and evaluate it on `data.test` after every epoch.
@@ -91,16 +92,13 @@ def train(
         device: "cuda", "mps" or "cpu"; by default the best one there is.
         callbacks: called after every step and every epoch.
         progress: a bar, and one line per epoch.
-        checkpoint_seconds: how much work a kill may cost, beside what an epoch's end always saves.
         accelerate: compute the model's layers in the way that is fastest here (`c2f.accelerate`) while it trains.
 
-    Returns:
-        The history. Ctrl-C ends training after the step at hand, with a checkpoint where `out` is given, and
-        returns the history so far with `interrupted` set.
+    Returns the history. Ctrl-C ends training after the step at hand, with a checkpoint where `out` is given; the
+    history so far has `interrupted` set.
 
-    Raises:
-        TrainingError: the loss is no longer finite, or model and data do not fit.
-        CheckpointError: `out` holds something that cannot be resumed.
+    Raises TrainingError where the loss is no longer finite, or model and data do not fit, and CheckpointError where
+    `out` holds something that cannot be resumed.
     """
     device = choose_device(device)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -112,7 +110,7 @@ def train(
         evaluating(model),
         placed_on(model, device, memory_format),
         interruptible() as interrupted,
-        run_folder(out, model, data, recipe, device, rank, world) as (run, saved),
+        run_folder(out, model, data, recipe, rank, world) as (run, saved),
         accelerated(model, accelerate, saved["choices"] if saved else {}) as choices,
     ):
         say = tqdm.write if progress and rank == 0 else lambda _: None
@@ -126,13 +124,11 @@ def train(
         criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         optimizers = make_optimizers(model, recipe)
         precision = choose_precision(recipe.precision, device)
-        average = None
-        if recipe.ema:
-            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        averaging = {"multi_avg_fn": get_ema_multi_avg_fn(recipe.ema), "use_buffers": True}
+        average = AveragedModel(model, **averaging) if recipe.ema else None
         evaluated = average.module if average else model
         forward = DistributedDataParallel(model) if world > 1 else model
-        if recipe.compile:
-            forward = torch.compile(forward)
+        forward = torch.compile(forward) if recipe.compile else forward
 
         # 2. Where to begin: at the start, or where an earlier process stopped.
         steps_per_epoch = len(data.train) // recipe.batch_size
@@ -192,7 +188,6 @@ def train(
                     logits = forward(x)
                 loss = criterion(logits.float(), targets)
                 right = (logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum()
-
                 state.loss, right, stop = over_processes(loss, right, interrupted.is_set(), world)
                 if not math.isfinite(state.loss):  # and the last checkpoint stays: these weights may be spoilt
                     raise TrainingError(
@@ -217,7 +212,7 @@ def train(
                 bar.set_postfix_str(f"epoch {epoch + 1}, loss {state.loss:.3f}", refresh=False)
                 for callback in callbacks:
                     callback.on_step(state)
-                if stop or time.monotonic() - last_save > checkpoint_seconds:
+                if stop or time.monotonic() - last_save > CHECKPOINT_SECONDS:
                     save()
                     last_save = time.monotonic()
                 if stop:
@@ -240,7 +235,7 @@ def train(
             state.history.records.append(record)
             totals, spent = [0.0, 0.0], 0.0
             if run:
-                run.write_epoch(state.history, evaluated, precision)
+                run.write_epoch(state.history, evaluated, precision=precision, hardware=hardware)
             save()
             say(
                 f"epoch {record.epoch}/{recipe.epochs}: train loss {record.train_loss:.3f}, accuracy "
@@ -262,24 +257,20 @@ def evaluate(
     split: Split,
     *,
     device: str | torch.device | None = None,
-    batch_size: int | None = None,
     label_smoothing: float = 0.0,
     precision: str = "float32",
     channels_last: bool = False,
     progress: bool = False,
     accelerate: bool = True,
 ) -> Evaluation:
-    """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back.
-
-    In batches of 64 on a CPU and of 256 elsewhere, or of batch_size.
-    """
+    """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back."""
     device = choose_device(device)
-    batch_size = batch_size or (64 if device.type == "cpu" else 256)  # on a CPU larger batches leave the cache
+    batch_size = 64 if device.type == "cpu" else 256  # on a CPU larger batches leave the cache
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     bf16 = choose_precision(precision, device) == "bf16"
     loss, predictions = 0.0, []
     batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    with evaluating(model), placed_on(model, device), accelerated(model, accelerate):
+    with evaluating(model), placed_on(model, device, memory_format), accelerated(model, accelerate):
         for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
             x = normalize(images.to(device)).contiguous(memory_format=memory_format)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -355,15 +346,14 @@ def _check_fit(
             f"{model_name(model)} has nothing to learn: all its parameters are frozen (requires_grad is False); free "
             f"some, for instance its last layer's with .requires_grad_()."
         )
-    if recipe.batch_size > len(data.train):
+    batch, count = recipe.batch_size, len(data.train)
+    if batch > count:
         raise TrainingError(
-            f"a batch of {recipe.batch_size} is more than the {len(data.train)} training images of {data.name}; "
-            f"set batch_size to at most {len(data.train)}."
+            f"a batch of {batch} is more than the {count} training images of {data.name}; set batch_size to at most "
+            f"{count}."
         )
-    if recipe.batch_size % world:
-        raise TrainingError(
-            f"a batch of {recipe.batch_size} cannot be shared evenly by {world} processes; use a multiple."
-        )
+    if batch % world:
+        raise TrainingError(f"a batch of {batch} cannot be shared evenly by {world} processes; use a multiple.")
     image = normalize(data.test.images[:1].to(device))
     with torch.no_grad():
         logits = model(image)

@@ -14,9 +14,7 @@ from torchvision.ops import StochasticDepth
 
 
 @contextlib.contextmanager
-def placed_on(
-    model: nn.Module, device: torch.device, memory_format: torch.memory_format = torch.preserve_format
-) -> Iterator[None]:
+def placed_on(model: nn.Module, device: torch.device, memory_format: torch.memory_format) -> Iterator[None]:
     """Inside, the model is on `device` with its kernels in `memory_format`; afterwards it is as it was.
 
     That is: on the device and in the memory format where it was, with its own rate of stochastic depth, its parameters
@@ -27,16 +25,15 @@ def placed_on(
         raise ValueError(f"the model is on {' and '.join(sorted(map(str, homes)))}; move it to one device first.")
     (home,) = homes
     rates = [(module, module.p) for module in model.modules() if isinstance(module, StochasticDepth)]
-    strides = {name: parameter.stride() for name, parameter in model.named_parameters()}
+    strides = [parameter.stride() for parameter in model.parameters()]
     try:
-        # Module.to takes the formats of a kernel only.
-        model.to(device, **({} if memory_format == torch.preserve_format else {"memory_format": memory_format}))
+        model.to(device, memory_format=memory_format)
         yield
     finally:
         model.to(home)
-        for name, parameter in model.named_parameters():
-            if parameter.stride() != strides[name]:
-                empty = torch.empty_strided(parameter.shape, strides[name], dtype=parameter.dtype, device=home)
+        for parameter, stride in zip(model.parameters(), strides, strict=True):
+            if parameter.stride() != stride:
+                empty = torch.empty_strided(parameter.shape, stride, dtype=parameter.dtype, device=home)
                 parameter.data = empty.copy_(parameter.data)
         for module, rate in rates:
             module.p = rate
@@ -49,17 +46,14 @@ def processes() -> Iterator[tuple[int, int]]:
     if world == 1:
         yield 0, 1
         return
-    ours = not dist.is_initialized()
-    if ours:
-        on_cuda = torch.cuda.is_available()
-        if on_cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        dist.init_process_group("nccl" if on_cuda else "gloo")
+    on_cuda = torch.cuda.is_available()
+    if on_cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield dist.get_rank(), world
     finally:
-        if ours:
-            dist.destroy_process_group()
+        dist.destroy_process_group()
 
 
 def from_first_process(value: Any, world: int) -> Any:

@@ -105,10 +105,8 @@ class Recipe:
         for name, kind in {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}.items():
             check(name, get_args(kind).__contains__, f"use {' or '.join(get_args(kind))}")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}; shorten it or "
-                f"train longer."
-            )
+            warmup = f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}"
+            raise ValueError(f"{warmup}; shorten it or train longer.")
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """The rate of step `step`, counted from 0: a pure function, so that it can be drawn before it is used."""
@@ -116,13 +114,8 @@ class Recipe:
         if step < warmup:
             return self.lr * (step + 1) / warmup
         done = (step - warmup) / max(1, self.epochs * steps_per_epoch - warmup)
-        match self.schedule:
-            case "cosine":
-                return self.lr * 0.5 * (1 + math.cos(math.pi * done))
-            case "linear":
-                return self.lr * (1 - done)
-            case "constant":
-                return self.lr
+        shares = {"cosine": (1 + math.cos(math.pi * done)) / 2, "linear": 1 - done, "constant": 1}
+        return self.lr * shares[self.schedule]
 
 
 def seed() -> Recipe:

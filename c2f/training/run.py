@@ -18,7 +18,7 @@ import pickle
 import statistics
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from c2f.device import describe_hardware, describe_versions
+from c2f.device import describe_versions
 from c2f.files import write_atomically, write_json
 from c2f.models import create_model, list_models
 from c2f.training.data import Dataset
@@ -78,17 +78,13 @@ class History:
         return [asdict(record) for record in self.records]
 
     def to_csv(self, path: Path) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [column.name for column in fields(EpochRecord)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.as_dicts())
-        write_atomically(path, text.getvalue().encode())
+        rows = [[column.name for column in fields(EpochRecord)], *map(astuple, self.records)]
+        write_atomically(path, "".join(f"{','.join(map(str, row))}\n" for row in rows).encode())
 
     @classmethod
     def from_csv(cls, path: Path) -> "History":
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return cls([EpochRecord(**{**row, "epoch": int(row["epoch"])}) for row in rows])
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        return cls([EpochRecord(int(row.pop("epoch")), **{name: float(row[name]) for name in row}) for row in rows])
 
 
 # ---- Checkpoints and weights
@@ -108,7 +104,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises CheckpointError for a file that is missing, truncated, altered, not a checkpoint, or that holds anything
     but data: a pickle that would run code is refused and nothing of it is run.
     """
-    path = Path(path)
     start_over = "delete it to start over, or train into a new folder"
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; name the folder of a run that has one.")
@@ -131,19 +126,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Load a state dict; raises CheckpointError in one sentence where the weights are another model's."""
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError:
-        found, expected = _shapes(weights), _shapes(module.state_dict())
-        name = next(name for name in [*found, *expected] if found.get(name) != expected.get(name))
+    if unlike := _first_difference(weights, module.state_dict()):
+        name, found, expected = unlike
         raise CheckpointError(
-            f"{source} belongs to another model: {name} is {found.get(name, 'missing')} there and "
-            f"{expected.get(name, 'missing')} here; create the model as it was created for that training."
-        ) from None
+            f"{source} belongs to another model: {name} is {found} there and {expected} here; create the model as it "
+            f"was created for that training."
+        )
+    module.load_state_dict(weights)
 
 
-def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in weights.items()}
+def _first_difference(weights: dict[str, Tensor], others: dict[str, Tensor]) -> tuple[str, Any, Any] | None:
+    """The name of the first tensor whose shapes differ, and these; None where there is none."""
+    a, b = ({name: tuple(value.shape) for name, value in each.items()} for each in (weights, others))
+    names = (name for name in [*a, *b] if a.get(name) != b.get(name))
+    return next(((name, a.get(name, "missing"), b.get(name, "missing")) for name in names), None)
 
 
 def save_weights(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
@@ -179,17 +175,16 @@ def describe_model(model: nn.Module, classes: int) -> dict[str, Any]:
     name, overrides = model_name(model), getattr(model, "overrides", {})
     if name not in list_models():
         return {"model": name, "overrides": overrides}
-    found = _shapes(model.state_dict())
     for described in (overrides, {**overrides, "num_classes": classes}):
         with torch.device("meta"):
-            expected = _shapes(create_model(name, **described).state_dict())
-        if found == expected:
+            unlike = _first_difference(model.state_dict(), create_model(name, **described).state_dict())
+        if unlike is None:
             return {"model": name, "overrides": described}
-    changed = next(key for key in [*found, *expected] if found.get(key) != expected.get(key))
+    changed, found, expected = unlike
     raise CheckpointError(
-        f"this model is no longer the {name} that create_model builds ({changed} is {found.get(changed, 'absent')}, "
-        f"not {expected.get(changed, 'absent')}), so its run could not be loaded; name it otherwise to train it as a "
-        f"model of your own, for instance model.name = 'my model'."
+        f"this model is no longer the {name} that create_model builds ({changed} is {found}, not {expected}), so its "
+        f"run could not be loaded; name it otherwise to train it as a model of your own, for instance "
+        f"model.name = 'my model'."
     )
 
 
@@ -216,13 +211,12 @@ class Run:
 
         A checkpoint's are averaged where the recipe averages them: those that were evaluated.
         """
-        model = self.build_model()
-        source = self.path / (which if which.endswith(".ckpt") else f"{which}.safetensors")
+        model, source = self.build_model(), self.path / (which if which.endswith(".ckpt") else f"{which}.safetensors")
         if source.suffix == ".ckpt":
             saved = load_checkpoint(source)
-            averaged = (saved["average"] or {}).items()
-            weights = {name.removeprefix("module."): value for name, value in averaged if name != "n_averaged"}
-            weights = weights or saved["model"]
+            averaged = {name.removeprefix("module."): value for name, value in (saved["average"] or {}).items()}
+            averaged.pop("n_averaged", None)
+            weights = averaged or saved["model"]
         else:
             weights = load_weights(source)
         load_into(model, weights, source)
@@ -232,54 +226,42 @@ class Run:
 def load_run(path: Path | str) -> Run:
     """Read a run's folder. Raises CheckpointError where it is not one or was cut off before it began."""
     path = Path(path)
+    summary, history = path / "summary.json", path / "history.csv"
     try:
-        recipe = json.loads((path / "recipe.json").read_text(encoding="utf-8"))
-        summary_file, history_file = path / "summary.json", path / "history.csv"
-        summary = json.loads(summary_file.read_text(encoding="utf-8")) if summary_file.exists() else {}
-        history = History.from_csv(history_file) if history_file.exists() else History()
+        return Run(
+            path,
+            json.loads((path / "recipe.json").read_text(encoding="utf-8")),
+            json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {},
+            History.from_csv(history) if history.exists() else History(),
+        )
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} is not the folder of a run: it has no recipe.json; name what --out named."
         ) from None
-    except (KeyError, ValueError) as error:  # json.JSONDecodeError is a ValueError
+    except (KeyError, TypeError, ValueError) as error:  # json.JSONDecodeError is a ValueError
         raise CheckpointError(f"{path} is damaged ({error}); train it again.") from None
-    return Run(path, recipe, summary, history)
 
 
 # ---- The folder, written
 
 
+@dataclass(frozen=True)
 class RunFolder:
-    """Writes one run's folder, alone: it refuses to write over another run, or beside another process."""
+    """Writes one run's folder. `described` is what recipe.json holds."""
 
-    def __init__(self, path: Path, model: nn.Module, data: Dataset, recipe: Recipe, device: torch.device) -> None:
-        self.path, self.device, self.epochs = path, device, recipe.epochs
-        self.lock = filelock.FileLock(path / ".lock")
-        data_described = {**data.provenance, "name": data.name}
-        described = {**describe_model(model, len(data.classes)), "data": data_described, "recipe": asdict(recipe)}
-        self.described = json.loads(json.dumps(described, default=str))  # so that what is compared is what is stored
+    path: Path
+    described: dict[str, Any]
 
-    def open(self) -> dict[str, Any] | None:
-        """Take the folder: the state to resume from, or None for a new run. Raises CheckpointError where it cannot."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire(blocking=False)  # the system drops it with the process, even a killed one
-        except (FileExistsError, NotADirectoryError):
-            raise CheckpointError(f"{self.path} is not a folder; name another place for the run.") from None
-        except filelock.Timeout:
-            raise CheckpointError(
-                f"another process is training into {self.path}; wait for it, or name a new folder."
-            ) from None
+    def resume(self) -> dict[str, Any] | None:
+        """The state to resume from, or None for a new run. Raises CheckpointError for a folder of something else."""
         recipe, checkpoint = self.path / "recipe.json", self.path / "last.ckpt"
         if not recipe.exists():
-            if strangers := [file.name for file in self.path.iterdir() if not file.name.startswith(".")]:
-                raise CheckpointError(
-                    f"{self.path} is in use, not by a run (it holds {strangers[0]}); name a new folder."
-                )
+            if names := [file.name for file in self.path.iterdir() if not file.name.startswith(".")]:
+                raise CheckpointError(f"{self.path} is in use, not by a run (it holds {names[0]}); name a new folder.")
         elif differences := _differences(json.loads(recipe.read_text(encoding="utf-8")), self.described):
+            changes = "; ".join(differences[:3])
             raise CheckpointError(
-                f"{self.path} holds another run ({'; '.join(differences[:3])}); "
-                f"go on with it as it was, or name a new folder."
+                f"{self.path} holds another run ({changes}); go on with it as it was, or name a new folder."
             )
         return load_checkpoint(checkpoint) if checkpoint.exists() else None
 
@@ -289,51 +271,54 @@ class RunFolder:
             write_json(self.path / "recipe.json", self.described)
         save_checkpoint(self.path / "last.ckpt", state)
 
-    def write_epoch(self, history: History, model: nn.Module, precision: str) -> None:
+    def write_epoch(self, history: History, model: nn.Module, **about: Any) -> None:
         """Write history.csv, summary.json and, where they are due, the weights of the best and of the last epoch."""
-        last = history[-1]
-        best = max(history.records, key=lambda record: record.test_accuracy)
+        last, best = history[-1], max(history.records, key=lambda record: record.test_accuracy)
+        complete = last.epoch == self.described["recipe"]["epochs"]
         described = {**self.described, "epochs": last.epoch, "test_accuracy": last.test_accuracy}
-        if best is last:
-            save_weights(self.path / "best.safetensors", model, described)
-        if last.epoch == self.epochs:
-            save_weights(self.path / "final.safetensors", model, described)
+        for name, due in {"best": best is last, "final": complete}.items():
+            if due:
+                save_weights(self.path / f"{name}.safetensors", model, described)
         history.to_csv(self.path / "history.csv")
         summary = {
             **described,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "complete": last.epoch == self.epochs,
+            "parameters": sum(p.numel() for p in model.parameters()), "complete": complete,
             "test_loss": last.test_loss, "train_accuracy": last.train_accuracy, "train_loss": last.train_loss,
             "best_test_accuracy": best.test_accuracy, "best_epoch": best.epoch,
             "seconds": round(sum(record.seconds for record in history.records), 1),
             "images_per_second": round(statistics.median(r.images_per_second for r in history.records), 1),
-            "precision": precision,  # what the recipe's "auto" came to on this machine
-            "hardware": describe_hardware(self.device), "versions": describe_versions(),
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            **about, "versions": describe_versions(), "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
         write_json(self.path / "summary.json", summary)
 
 
 @contextlib.contextmanager
 def run_folder(
-    path: Path | str | None,
-    model: nn.Module,
-    data: Dataset,
-    recipe: Recipe,
-    device: torch.device,
-    rank: int,
-    world: int,
+    path: Path | str | None, model: nn.Module, data: Dataset, recipe: Recipe, rank: int, world: int
 ) -> Iterator[tuple[RunFolder | None, dict[str, Any] | None]]:
-    """The folder of a run, released at the end, and the state to resume from; None, None where there is no path.
+    """The folder of a run, locked until the end, and the state to resume from; None, None where there is no path.
 
-    Of several processes the first one has the folder, and all have the state.
+    Of several processes the first one has the folder, and all have the state. Raises CheckpointError for a folder of
+    another run, of something else, or that another process trains into.
     """
-    folder = RunFolder(Path(path), model, data, recipe, device) if path and rank == 0 else None
+    if not path or rank > 0:
+        yield None, from_first_process(None, world)
+        return
+    path, about = Path(path), {"data": {**data.provenance, "name": data.name}, "recipe": asdict(recipe)}
+    described = json.dumps({**describe_model(model, len(data.classes)), **about}, default=str)
+    folder = RunFolder(path, json.loads(described))  # so that what is compared is what is stored
     try:
-        yield folder, from_first_process(folder and folder.open(), world)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / ".lock")
+        lock.acquire(blocking=False)  # the system drops it with the process, even a killed one
+    except (FileExistsError, NotADirectoryError):
+        raise CheckpointError(f"{path} is not a folder; name another place for the run.") from None
+    except filelock.Timeout:
+        raise CheckpointError(f"another process is training into {path}; wait for it, or name a new folder.") from None
+    try:
+        yield folder, from_first_process(folder.resume(), world)
     finally:
-        if folder:
-            folder.lock.release()
+        lock.release()
 
 
 def _differences(before: dict, now: dict, where: str = "") -> list[str]:

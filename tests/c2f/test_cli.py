@@ -89,7 +89,6 @@ def test_list_shows_models_recipes_and_data(capsys, monkeypatch):
 
 def test_data_shows_what_is_here_and_where_it_is_from(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("C2F_DATA", str(tmp_path))
-    monkeypatch.delenv("C2F_CIFAR10", raising=False)
     assert cli.main(["data"]) == 0
     digits, cifar10 = capsys.readouterr().out.splitlines()
     assert "here" in digits and "1,797 images" in digits and "absent" in cifar10

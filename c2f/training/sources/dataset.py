@@ -1,11 +1,24 @@
-"""What every source gives: images and labels in two splits, class names, and where they came from."""
+"""What every source gives: images and labels in two splits, class names, and where they came from; decoded once."""
 
+import contextlib
 import hashlib
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
+from tqdm.auto import tqdm
+
+from c2f.files import write_atomically
+
+FORMAT = 1  # of the files in cache/; raise it when decoding changes, and old files are decoded again
+PARTS = ("images", "labels")
 
 
 class DataError(ValueError):
@@ -75,3 +88,52 @@ def describe(name: str, train: Split, test: Split, classes: tuple[str, ...], sou
         "image_size": list(train.images.shape[2:]), "classes": list(classes), "sha256": digest(train, test),
     }  # fmt: skip
     return Dataset(name, train, test, classes, provenance)
+
+
+def cache_file(root: Path, name: str, image_size: int) -> Path:
+    return root / "cache" / f"{name}-{image_size}.safetensors"
+
+
+def cached(root: Path, name: str, key: str, image_size: int, decode: Callable[[], Dataset]) -> Dataset:
+    """What `decode` gave when `key` was the same; else decode now, and keep it. One file per data set and size.
+
+    Of several processes one decodes (or downloads), and the others wait for it.
+    """
+    file = cache_file(root, name, image_size)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # where nothing can be written there is nothing to lock
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(file.with_name(f".{name}.lock"), mode=0o666)  # people may share the folder
+            try:
+                held.enter_context(lock.acquire(timeout=0.2))
+            except Timeout:
+                tqdm.write(f"Another process is preparing {name}: waiting for it.")
+                held.enter_context(lock)
+        if dataset := _read(file, key):
+            return dataset
+        dataset = decode()
+        splits = {"train": dataset.train, "test": dataset.test}
+        tensors = {f"{of}/{part}": getattr(splits[of], part).contiguous() for of in splits for part in PARTS}
+        about = {"format": FORMAT, "key": key}
+        about |= {"name": dataset.name, "classes": dataset.classes, "provenance": dataset.provenance}
+        try:
+            write_atomically(file, save(tensors, {"c2f": json.dumps(about)}))
+        except OSError as error:
+            tqdm.write(f"{name} could not be kept in {file.parent} ({error}): it will be decoded again next time.")
+        return dataset
+
+
+def _read(file: Path, key: str) -> Dataset | None:
+    """The data set in `file`; None where it is absent, damaged, or of another key.
+
+    The images are mapped into memory and read when they are used, so this takes milliseconds.
+    """
+    try:
+        with safe_open(file, framework="pt") as stored:
+            about = json.loads(stored.metadata()["c2f"])
+            if (about["format"], about["key"]) != (FORMAT, key):
+                return None
+            splits = [Split(*(stored.get_tensor(f"{of}/{part}") for part in PARTS)) for of in ("train", "test")]
+        return Dataset(about["name"], *splits, tuple(about["classes"]), about["provenance"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None

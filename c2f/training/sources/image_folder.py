@@ -1,9 +1,9 @@
 """A folder of your own images: train/<class>/* and test/<class>/*, any size, grey or colour."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from c2f.training.sources.cache import cached
-from c2f.training.sources.dataset import DataError, Dataset, Split, describe
+from c2f.training.sources.dataset import DataError, Dataset, Split, cached, describe
 
 ENDINGS = (*IMG_EXTENSIONS, ".gif")
 LAYOUT = "an image folder holds train/<class>/* and test/<class>/*"
@@ -22,14 +21,22 @@ LAYOUT = "an image folder holds train/<class>/* and test/<class>/*"
 
 def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
     """All images of `folder`, decoded once and kept in `root`; decoded again when a file came, went or changed."""
-    name = folder.resolve().name
-    classes = _classes(folder)
-    (train, train_labels), (test, test_labels) = (_files(folder / split, classes) for split in ("train", "test"))
-    files = [*train, *test]
+    name, classes = folder.resolve().name, _classes(folder)
+    files: list[str] = []
+    labels: dict[str, list[int]] = {"train": [], "test": []}
+    for split, (label, class_name) in itertools.product(labels, enumerate(classes)):
+        found = walk(folder / split / class_name)
+        if not found:
+            raise DataError(
+                f"{folder / split / class_name} holds no image (a file that ends in {', '.join(ENDINGS)}): put some "
+                f"there, or delete the class from both train/ and test/"
+            )
+        files += found
+        labels[split] += [label] * len(found)
 
     def decode() -> Dataset:
-        images = _decode_all(files, folder, image_size, progress)
-        splits = Split(images[: len(train)], train_labels), Split(images[len(train) :], test_labels)
+        images = _decode_all(files, folder, image_size, progress).split([*map(len, labels.values())])
+        splits = map(Split, images, map(torch.tensor, labels.values()))
         return describe(name, *splits, classes, f"image folder {name}")
 
     # The key changes with any file's name, size or time of change, and when a file moves to another class or split.
@@ -42,23 +49,21 @@ def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
 
 def find_all(root: Path) -> list[Path]:
     """The image folders directly in `root`."""
-    if not root.is_dir():
-        return []
-    return sorted(f for f in root.iterdir() if (f / "train").is_dir() and (f / "test").is_dir())
+    return sorted(place.parent for place in root.glob("*/train") if place.is_dir() and (place.parent / "test").is_dir())
 
 
-def walk(folder: str | Path) -> list[str]:
+def walk(folder: Path) -> list[str]:
     """All images below `folder`, in an order that is the same everywhere; hidden files and folders are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be listed ({error.strerror}): make it readable") from error
+
     found = []
-    for place, folders, names in os.walk(folder, onerror=_refuse):  # which follows no links: they may lead in a circle
+    for place, folders, names in os.walk(folder, onerror=refuse):  # which follows no links: they may lead in a circle
         folders[:] = [name for name in folders if not name.startswith(".")]
         images = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")]
         found += [path for name in images if os.path.isfile(path := os.path.join(place, name))]
     return sorted(found, key=lambda path: path.split(os.sep))
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be listed ({error.strerror}): make it readable") from error
 
 
 def fit(image: Image.Image, image_size: int) -> Image.Image:
@@ -70,14 +75,16 @@ def fit(image: Image.Image, image_size: int) -> Image.Image:
 
 def _classes(folder: Path) -> tuple[str, ...]:
     """The class folders, the same ones in train/ and in test/."""
+    classes: dict[str, set[str]] = {}
     for split in ("train", "test"):
         if not (folder / split).is_dir():
             raise DataError(f"{folder} has no folder {split}/: {LAYOUT}, so make it and put that split's images there")
-    train, test = (_folders_in(folder / split) for split in ("train", "test"))
+        entries = (folder / split).iterdir()
+        classes[split] = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    train, test = classes.values()
     if not train | test:
         raise DataError(f"{folder} has no class folders in train/: {LAYOUT}, so give each class its own folder")
-    alone = [f"train/{c}" for c in sorted(train - test)] + [f"test/{c}" for c in sorted(test - train)]
-    if alone:
+    if alone := [f"{split}/{name}" for split in classes for name in sorted(classes[split] & (train ^ test))]:
         raise DataError(
             f"train/ and test/ of {folder} hold different classes ({_some(alone)} has no counterpart): give each class "
             "a folder of the same name in both"
@@ -85,52 +92,29 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(train))
 
 
-def _folders_in(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-
-
-def _files(split: Path, classes: Sequence[str]) -> tuple[list[str], Tensor]:
-    """The images of a split, class by class, and the label of each, (N,)."""
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = walk(split / name)
-        if not found:
-            raise DataError(
-                f"{split / name} holds no image (a file that ends in {', '.join(ENDINGS)}): put some there, or delete "
-                "the class from both train/ and test/"
-            )
-        files += found
-        labels += [label] * len(found)
-    return files, torch.tensor(labels)
-
-
 def _decode_all(files: Sequence[str], folder: Path, image_size: int, progress: bool) -> Tensor:
     """All images, (N, 3, image_size, image_size) uint8, on as many threads as there are cores."""
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
-    broken: list[str] = []
 
-    def decode(i: int) -> None:
+    def failed(i: int) -> bool:
         try:
             images[i] = _decode(files[i], image_size)
+            return False
         except Exception:  # what a decoder makes of a damaged file can be any exception
-            broken.append(os.path.relpath(files[i], folder))
+            return True
 
-    bar = tqdm(total=len(files), desc=f"decoding {folder.name}", unit="image", disable=not progress)
-    with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode, range(len(files))):
-            bar.update()
-    if broken:
+    bar = {"desc": f"decoding {folder.name}", "unit": "image", "disable": not progress}
+    fails = thread_map(failed, range(len(files)), max_workers=os.cpu_count(), **bar)
+    if broken := sorted(os.path.relpath(files[i], folder) for i, fail in enumerate(fails) if fail):
         raise DataError(
-            f"{len(broken)} of the {len(files)} images in {folder} cannot be read ({_some(sorted(broken))}): replace "
+            f"{len(broken)} of the {len(files)} images in {folder} cannot be read ({_some(broken)}): replace "
             "or delete them and load again"
         )
     return torch.from_numpy(images)
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _decode(path: str, image_size: int) -> np.ndarray:
@@ -138,15 +122,11 @@ def _decode(path: str, image_size: int) -> np.ndarray:
     with Image.open(path) as image:
         image.draft(None, (2 * image_size, 2 * image_size))  # a large JPEG is decoded at a fraction of its size
         ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(fit(_to_rgb(image), image_size)).transpose(2, 0, 1)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255 instead of scaling them
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels without a scale")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+        if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255 instead of scaling them
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError("32-bit pixels without a scale")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.asarray(fit(image.convert("RGB"), image_size)).transpose(2, 0, 1)

@@ -17,12 +17,6 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 JPEG_COPY = REPOSITORY / "data" / "cifar10-jpeg"
 
 
-@pytest.fixture(autouse=True)
-def nobodys_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.delenv("C2F_CIFAR10", raising=False)
-
-
 def split(n: int = 4, size: int = 8, classes: int = 2) -> Split:
     return Split(torch.zeros(n, 3, size, size, dtype=torch.uint8), torch.arange(n) % classes)
 
@@ -95,7 +89,7 @@ def test_where_data_lives(monkeypatch, tmp_path):
 def test_what_is_available_without_anything(tmp_path, monkeypatch):
     monkeypatch.setenv("C2F_DATA", str(tmp_path / "none"))
     digits, cifar10 = available()
-    assert digits == ("digits", True, "inside scikit-learn", 1797, 0)
+    assert digits == ("digits", True, "inside scikit-learn", 1797)
     assert not cifar10.present and cifar10.name == "cifar10" and str(tmp_path) in cifar10.where
     assert not (tmp_path / "none").exists()
 

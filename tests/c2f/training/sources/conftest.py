@@ -8,25 +8,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
 from c2f.training.sources import cifar10
-from c2f.training.sources.download import RemoteFile
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-NAMES_OF_FILES = tuple(cifar10.files())
+NAMES_OF_FILES = (*dict(CIFAR10.train_list), *dict(CIFAR10.test_list), CIFAR10.meta["filename"])
 Members = dict[str, bytes]
 
 
 @pytest.fixture(autouse=True)
-def nobodys_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache folder of whoever runs the tests is none of their business."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.delenv("C2F_CIFAR10", raising=False)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -83,7 +78,7 @@ def archive_of() -> Callable[..., bytes]:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as tar:
             for name, data in members.items():
-                info = tarfile.TarInfo(name if "/" in name else f"{cifar10.FOLDER}/{name}")
+                info = tarfile.TarInfo(name if "/" in name else f"{CIFAR10.base_folder}/{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
             for info in extra:
@@ -94,36 +89,23 @@ def archive_of() -> Callable[..., bytes]:
 
 
 @pytest.fixture
-def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RemoteFile]:
+def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """publish(data, *urls, members=None): from now on these bytes are what CIFAR-10 is known to be."""
 
-    def set_published(data: bytes, *urls: str, members: Members | None = None) -> RemoteFile:
-        remote = RemoteFile("cifar-10-python.tar.gz", len(data), md5(data), urls)
-        monkeypatch.setattr(cifar10, "ARCHIVE", remote)
+    def set_published(data: bytes, *urls: str, members: Members | None = None) -> None:
+        for name, value in {"SIZE": len(data), "MD5": md5(data), "SOURCES": urls}.items():
+            monkeypatch.setattr(cifar10, name, value)
         if members:
             known = {name: [name, md5(members[name])] for name in NAMES_OF_FILES}
             monkeypatch.setattr(CIFAR10, "train_list", [known[f"data_batch_{i}"] for i in range(1, 6)])
             monkeypatch.setattr(CIFAR10, "test_list", [known["test_batch"]])
             monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": known["batches.meta"][1]})
-        return remote
 
     return set_published
 
 
 def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-@pytest.fixture
-def unpacked() -> Callable[[Path, Members], Path]:
-    def write(root: Path, members: Members) -> Path:
-        folder = root / cifar10.FOLDER
-        folder.mkdir(parents=True)
-        for name, data in members.items():
-            (folder / name).write_bytes(data)
-        return folder
-
-    return write
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------
@@ -221,13 +203,6 @@ class Handler(BaseHTTPRequestHandler):
     def endless(self, data: bytes, start: int) -> None:
         self.head(200, 0, 0, with_length=False)
         self.wfile.write(data + data)
-
-    def short(self, data: bytes, start: int) -> None:
-        """Most of it, without saying how much there is."""
-        if start:
-            return self.good(data, start)
-        self.head(200, 0, 0, with_length=False)
-        self.wfile.write(data[:300_000])
 
     def busy(self, data: bytes, start: int) -> None:
         """Serves everything, after a while."""
