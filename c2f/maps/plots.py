@@ -104,7 +104,7 @@ def plot_confusion(labels: Tensor, predictions: Tensor, classes: Sequence[str]) 
     ax = new_figure(5.6, 5.0).subplots()
     counts = ConfusionMatrixDisplay.from_predictions(
         labels.cpu(), predictions.cpu(), labels=range(len(classes)), display_labels=classes, ax=ax, cmap=COUNTS,
-        include_values=len(classes) <= 20, xticks_rotation=45 * (max(map(len, classes)) > 3), text_kw={"fontsize": 9},
+        include_values=len(classes) <= 20, xticks_rotation=90 * (max(map(len, classes)) > 3), text_kw={"fontsize": 9},
     ).confusion_matrix  # fmt: skip
     ax.set(title="What was taken for what", xlabel="predicted class", ylabel="true class")
     right, total = int(np.trace(counts)), int(counts.sum())
@@ -153,7 +153,7 @@ def plot_modulation(image: Tensor, modulation: Modulation, *, one_scale: bool = 
     ):
         _draw_signed(ax, values, symmetric_limit(values), **steps)
         outline(ax, 0, 0, 1, 1, colour="black")
-        ax.set(title=title, xlabel="δ column", ylabel="δ row")
+        ax.set(title=title, xlabel="δ column", ylabel="δ row", xticks=(-half, 0, half), yticks=(-half, 0, half))
         ax.spines[:].set(color=WINDOW, linewidth=2)
     _draw_sum(terms, m)
     maps = (u, "U", m.u), (a, "modulation map A", m.a), (v, "value V", m.v), (fused, "A ⊙ V", m.fused)
