@@ -2,7 +2,7 @@
 
 from c2f.maps.modulation import Modulation, channels_by_effect, implied_attention, modulation_at, parts_of, window_map
 from c2f.maps.picture import Picture
-from c2f.maps.plots import plot_confusion, plot_history, plot_images, plot_maps, plot_modulation
+from c2f.maps.plots import plot_confusion, plot_images, plot_maps, plot_modulation
 from c2f.maps.receptive_field import effective_receptive_field
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "modulation_at",
     "parts_of",
     "plot_confusion",
-    "plot_history",
     "plot_images",
     "plot_maps",
     "plot_modulation",

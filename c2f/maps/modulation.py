@@ -5,9 +5,10 @@ For image n, channel c and position p, with u = GELU(W1 LN(x)) and the depthwise
     A[n, c, p] = b[c] + sum over δ of W[c, δ] · u[n, c, p + δ]        δ in the k x k window, u zero outside the map
 
 `parts_of` gives A over the whole map, `window_map` the k² terms at one p, `modulation_at` everything about one p.
-Shapes: N images, C channels, H x W positions of the map.
+Shapes: N images, C channels, H x W positions of the map. A position is (row, column), from (0, 0) at the top left.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +17,9 @@ from torch import Tensor
 
 from c2f.models import Conv2Former, ConvMod
 from c2f.models.conv2former import ConvModParts, fuse
-from c2f.models.modes import evaluating
+from c2f.models.inputs import evaluating
 
 Position = tuple[int, int]
-"""(row, column) on a map, from (0, 0) at the top left."""
 
 
 def parts_of(model: Conv2Former, x: Tensor, stage: int, block: int) -> ConvModParts:
@@ -29,22 +29,11 @@ def parts_of(model: Conv2Former, x: Tensor, stage: int, block: int) -> ConvModPa
 
 
 def window_map(convmod: ConvMod, u: Tensor, channel: int, position: Position, image: int = 0) -> Tensor:
-    """The terms W[c, δ] · u[n, c, p + δ] that the convolution adds up at one position, zero outside the map.
+    """The terms W[c, δ] · u[n, c, p + δ] that the convolution adds up at one position, zero outside the map: (k, k).
 
-    Their sum plus the channel's bias is A[n, c, p], to float32 rounding.
-
-    Args:
-        convmod: the module with the depthwise kernel W.
-        u: the input of that kernel, (N, C, H, W): `convmod.parts(x).u`.
-        channel: c, from 0.
-        position: p.
-        image: n, from 0.
-
-    Returns:
-        (k, k); the middle is the term of p itself (δ = 0).
-
-    Raises:
-        ValueError: an image, channel or position that does not exist.
+    Their sum plus the channel's bias is A[n, c, p], to float32 rounding; the middle is the term of p itself (δ = 0).
+    `u` is the kernel's input (N, C, H, W): `convmod.parts(x).u`. Raises ValueError for an image, channel or position
+    that does not exist.
     """
     _check(u, image, channel, position)
     return _terms(convmod.a[-1].weight.detach()[channel, 0], u[image, channel].detach(), position)
@@ -52,9 +41,8 @@ def window_map(convmod: ConvMod, u: Tensor, channel: int, position: Position, im
 
 def _terms(kernel: Tensor, u: Tensor, position: Position) -> Tensor:
     """A kernel (k, k) times what it covers of one map (H, W): (k, k)."""
-    k, (row, column) = len(kernel), position
-    padded = F.pad(u, [k // 2] * 4)
-    return kernel * padded[row : row + k, column : column + k]
+    half = len(kernel) // 2
+    return kernel * _cut(u, position[0] - half, position[1] - half, kernel.shape)
 
 
 def implied_attention(kernel: Tensor, position: Position, size: tuple[int, int]) -> Tensor:
@@ -62,10 +50,14 @@ def implied_attention(kernel: Tensor, position: Position, size: tuple[int, int])
 
     It is the position's row of the convolution as an HW x HW matrix, which self-attention computes with a softmax.
     """
-    k, (row, column), (height, width) = len(kernel), position, size
-    padded = kernel.new_zeros(height + k - 1, width + k - 1)
-    padded[row : row + k, column : column + k] = kernel
-    return padded[k // 2 : k // 2 + height, k // 2 : k // 2 + width]
+    half = len(kernel) // 2
+    return _cut(kernel, half - position[0], half - position[1], size)
+
+
+def _cut(values: Tensor, top: int, left: int, size: Sequence[int]) -> Tensor:
+    """A rectangle of a matrix, zero where it reaches over the edge."""
+    height, width = values.shape
+    return F.pad(values, (-left, left + size[1] - width, -top, top + size[0] - height))
 
 
 def channels_by_effect(convmod: ConvMod, parts: ConvModParts, image: int = 0) -> Tensor:
@@ -87,8 +79,7 @@ class Modulation:
     block: int
     channel: int
     position: Position
-    image_size: tuple[int, int]
-    """(H, W) of the image in pixels; the map is coarser."""
+    image_size: tuple[int, int]  # (H, W) of the image in pixels; the map is coarser
     kernel: Tensor  # (k, k)
     bias: float
     u: Tensor  # (H', W'), and so are a, v and fused
@@ -106,13 +97,11 @@ class Modulation:
         """The terms at the position, (k, k), as `window_map` gives them."""
         return _terms(self.kernel, self.u, self.position)
 
-    @property
-    def window_box(self) -> tuple[int, int, int, int]:
-        """The window in pixels of the image: (top, left, height, width), possibly reaching over the edge."""
-        return self.box(len(self.kernel) // 2)
-
     def box(self, steps: int) -> tuple[int, int, int, int]:
-        """The positions at most `steps` rows and columns away, in pixels: (top, left, height, width)."""
+        """The positions at most `steps` rows and columns away, in pixels of the image: (top, left, height, width).
+
+        It may reach over the edge. The window is `box(k // 2)`.
+        """
         (row, column), side = self.position, 2 * steps + 1
         down, right = (pixels // positions for pixels, positions in zip(self.image_size, self.a.shape, strict=True))
         return (row - steps) * down, (column - steps) * right, side * down, side * right
@@ -133,16 +122,13 @@ def modulation_at(
 
     Args:
         model: in any mode, which is restored.
-        x: normalised images (N, 3, H, W).
-        stage, block: which ConvMod, from 0.
-        channel: from 0; by default the one with the largest effect on this image's output.
+        x: normalised images (N, 3, H, W), of which `image` is looked at.
+        stage, block, channel: from 0; by default the channel with the largest effect on this image's output.
         position: on that stage's map; by default where that channel's A ⊙ V is largest in size, if possible at a
             position whose window is wholly on the map.
-        image: which of the N.
         parts: `parts_of(model, x, stage, block)`, if it is known already.
 
-    Raises:
-        ValueError: a stage, block, image, channel or position that does not exist.
+    Raises ValueError for a stage, block, image, channel or position that does not exist.
     """
     parts = parts or parts_of(model, x, stage, block)
     convmod = model.block(stage, block).convmod
@@ -151,28 +137,22 @@ def modulation_at(
     _check(parts.a, image, channel, position or (0, 0))
     maps = (*parts[:3], fuse(parts.a, parts.v, convmod.fusion))
     u, a, v, fused = (each[image, channel].detach().cpu() for each in maps)
-    kernel = convmod.a[-1].weight.detach()[channel, 0].cpu()
-    row, column = position or _largest(fused, len(kernel))
-    bias = convmod.a[-1].bias[channel].item()
-    return Modulation(stage, block, channel, (int(row), int(column)), tuple(x.shape[2:]), kernel, bias, u, a, v, fused)
-
-
-def _largest(fused: Tensor, k: int) -> Position:
-    """Where a map (H, W) is largest in size, without the edge where a window is cut off, unless nothing remains."""
-    top, left = (k // 2 if length >= k else 0 for length in fused.shape)
-    inside = fused[top : len(fused) - top, left : fused.shape[1] - left].abs()
-    row, column = divmod(int(inside.argmax()), inside.shape[1])
-    return row + top, column + left
+    kernel, bias = convmod.a[-1].weight.detach()[channel, 0].cpu(), convmod.a[-1].bias[channel].item()
+    if position is None:
+        top, left = (len(kernel) // 2 if length >= len(kernel) else 0 for length in fused.shape)
+        inside = fused[top : len(fused) - top, left : fused.shape[1] - left].abs()  # without windows that are cut off
+        row, column = divmod(int(inside.argmax()), inside.shape[1])
+        position = row + top, column + left
+    position = int(position[0]), int(position[1])
+    return Modulation(stage, block, channel, position, tuple(x.shape[2:]), kernel, bias, u, a, v, fused)
 
 
 def _check(maps: Tensor, image: int, channel: int, position: Position) -> None:
     if maps.ndim != 4:
         raise ValueError(f"the maps have shape {tuple(maps.shape)}; use (N, C, H, W), as ConvMod.parts gives them.")
-    images, channels = maps.shape[:2]
-    if not 0 <= image < images:
-        raise ValueError(f"there is no image {image}; there are {images}: use 0 to {images - 1}.")
-    if not 0 <= channel < channels:
-        raise ValueError(f"there is no channel {channel}; this stage has {channels}: use 0 to {channels - 1}.")
+    for name, index, count in (("image", image, len(maps)), ("channel", channel, maps.shape[1])):
+        if not 0 <= index < count:
+            raise ValueError(f"there is no {name} {index}; there are {count}: use 0 to {count - 1}.")
     check_position(position, tuple(maps.shape[2:]))
 
 

@@ -1,15 +1,13 @@
-"""A figure together with the sentence that says what it shows.
+"""A figure together with the sentence that says what it shows, for readers who cannot see it.
 
-A reader who cannot see a figure gets its numbers from the sentence. A notebook shows the figure with the sentence as
-its alternative text, and the sentence again below it. The figure is output twice: as HTML, because JupyterLab and
-nbconvert keep the alternative text only of an <img>; and as PNG, for formats without HTML, such as PDF, and for sites
-that show notebooks without running them (docs/store_notebooks.py stores the PNG alone).
+A notebook shows the figure with the sentence as its alternative text, and the sentence again below it. The figure is
+output twice: as HTML, because JupyterLab and nbconvert keep the alternative text only of an <img>; and as PNG, for
+formats without HTML and for sites that show notebooks without running them (docs/store_notebooks.py stores it alone).
 """
 
 import base64
 import html
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,36 +30,34 @@ class Picture:
     figure: "Figure" = field(repr=False)
     alt: str
 
-    def __str__(self) -> str:
-        return self.alt
-
     def png(self) -> bytes:
-        """The figure as the bytes of a PNG file."""
-        file = io.BytesIO()
+        """The figure as the bytes of a PNG file: with 256 colours, unless the difference would be visible."""
+        from PIL import Image
+
+        file, smaller = io.BytesIO(), io.BytesIO()
         self.figure.savefig(file, format="png", dpi=2 * DOTS_PER_INCH)
-        return smaller_png(file.getvalue())
+        image = Image.open(file).convert("RGB")
+        few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        difference = np.abs(np.asarray(image, dtype=np.int16) - np.asarray(few.convert("RGB"), dtype=np.int16))
+        (few if difference.mean() < VISIBLE else image).save(smaller, "PNG", optimize=True)
+        return smaller.getvalue()
 
     def save(self, path: Path | str) -> None:
-        """Write the figure; the ending of the name (.png, .svg, .pdf) says in which format.
-
-        PNG and SVG keep the sentence too, as the file's description.
-        """
+        """Write the figure as .png, .svg or .pdf. PNG and SVG keep the sentence too, as the file's description."""
         described = {"Description": self.alt} if Path(path).suffix in (".png", ".svg") else None
         self.figure.savefig(path, dpi=2 * DOTS_PER_INCH, metadata=described)
 
     def html(self) -> str:
         """An <img> with the figure inside and its alternative text: for a page, or a widget that shows HTML."""
-        return self._image(base64.b64encode(self.png()).decode())
+        return self._bundle()["text/html"]
 
     def show(self, updating: "Display | None" = None) -> "Display":
         """Show figure and sentence in a notebook, or replace those of `updating`, which an earlier `show` returned."""
         from IPython.display import display
 
-        png = base64.b64encode(self.png()).decode()
-        figure = {"text/html": self._image(png), "image/png": png, "text/plain": self.alt}
         sentence = {"text/html": f"<small>In words: {html.escape(self.alt)}</small>", "text/plain": self.alt}
         metadata = {"image/png": {"width": self._width(), "alt": self.alt}}
-        outputs = [(figure, {"metadata": metadata}), (sentence, {})]
+        outputs = [(self._bundle(), {"metadata": metadata}), (sentence, {})]
         if updating is None:
             return [display(data, raw=True, display_id=True, **options) for data, options in outputs]
         for handle, (data, options) in zip(updating, outputs, strict=True):
@@ -71,8 +67,11 @@ class Picture:
     def _ipython_display_(self) -> None:
         self.show()
 
-    def _image(self, png: str) -> str:
-        return f'<img src="data:image/png;base64,{png}" width="{self._width()}" alt="{html.escape(self.alt)}">'
+    def _bundle(self) -> dict[str, str]:
+        """The figure in the formats that a notebook chooses from."""
+        png = base64.b64encode(self.png()).decode()
+        img = f'<img src="data:image/png;base64,{png}" width="{self._width()}" alt="{html.escape(self.alt)}">'
+        return {"text/html": img, "image/png": png, "text/plain": self.alt}
 
     def _width(self) -> int:
         return round(self.figure.get_figwidth() * DOTS_PER_INCH)
@@ -80,18 +79,6 @@ class Picture:
 
 Display = list[Any]
 """Two handles of IPython, for the figure and for its sentence, with which a notebook's output is replaced."""
-
-
-def smaller_png(png: bytes) -> bytes:
-    """The same picture in fewer bytes: with 256 colours, unless the difference would be visible."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    few = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    difference = np.abs(np.asarray(image, dtype=np.int16) - np.asarray(few.convert("RGB"), dtype=np.int16))
-    file = io.BytesIO()
-    (few if difference.mean() < VISIBLE else image).save(file, "PNG", optimize=True)
-    return file.getvalue()
 
 
 # ---- What all figures share: the palette, the axes, how a number is written
@@ -109,38 +96,6 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def image_grid(
-    what: str,
-    count: int,
-    titles: Sequence[str],
-    columns: int,
-    title: str = "",
-    *,
-    layers: int = 1,
-    cell: tuple[float, float] = (1.05, 1.05),
-    title_height: float = 0.2,
-    fontsize: float = 10,
-) -> tuple["Figure", np.ndarray]:
-    """A figure with axes without frames for `count` images, (layers, at least count): a layer is drawn below the last.
-
-    `cell` is the width and height of one image in inches. Raises ValueError for titles too few or too many.
-    """
-    if titles and len(titles) != count:
-        raise ValueError(f"there are {count} {what} and {len(titles)} titles; give one each, or none.")
-    columns = min(columns, count)
-    bands = -(-count // columns)
-    height = bands * (cell[1] * layers + title_height * bool(titles)) + 0.3 * bool(title)
-    figure = new_figure(columns * cell[0], height)
-    axes = figure.subplots(bands * layers, columns, squeeze=False)
-    axes = axes.reshape(bands, layers, columns).swapaxes(0, 1).reshape(layers, -1)
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, text in zip(axes[0], titles, strict=False):
-        ax.set_title(text, fontsize=fontsize)
-    figure.suptitle(title, fontsize=11)
-    return figure, axes
 
 
 def tidy(*axes: "Axes", grid: str = "both") -> None:

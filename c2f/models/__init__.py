@@ -8,7 +8,7 @@ from torch import nn
 from c2f.models.baselines import BASELINES, build_baseline
 from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig, ConvMod
 from c2f.models.inputs import transforms
-from c2f.models.weights import list_weights, load_trained_weights
+from c2f.models.weights import load_trained_weights
 
 __all__ = [
     "VARIANTS",
@@ -17,7 +17,6 @@ __all__ = [
     "ConvMod",
     "create_model",
     "list_models",
-    "list_weights",
     "transforms",
 ]
 
@@ -33,28 +32,26 @@ def create_model(name: str, num_classes: int = 10, weights: str | None = None, *
     Args:
         name: one of `list_models()`.
         num_classes: length of the logits.
-        weights: the data set on which the kit's own weights were trained, such as "cifar10"; see `list_weights`. They
-            expect images that went through `c2f.models.transforms()`. With another `num_classes` than theirs all but
-            the last layer is loaded.
+        weights: the data set on which the kit's own weights were trained, such as "cifar10". They expect images that
+            went through `c2f.models.transforms()`. With another `num_classes` all but the last layer is loaded.
         overrides: any field of `Conv2FormerConfig` for a Conv2Former (dims, depths, kernel_size, …); any setting in
             `c2f.models.baselines.BASELINES` for another model.
 
-    Returns:
-        A module (N, 3, H, W) -> (N, num_classes) that remembers how it was made in `.name` and `.overrides`.
-
-    Raises:
-        ValueError: an unknown name or override, an invalid value, weights that do not exist or do not fit; the
-            sentence says what is valid.
+    Returns a module (N, 3, H, W) -> (N, num_classes) that remembers how it was made in `.name` and `.overrides`.
+    Raises ValueError, with what is valid, for an unknown name or override, an invalid value, weights that do not fit.
     """
     if name in VARIANTS:
-        known = {field.name for field in fields(Conv2FormerConfig)}
-        if unknown := sorted(overrides.keys() - known):
-            raise ValueError(f"{name} has no {', '.join(unknown)}; it can be changed in {', '.join(sorted(known))}.")
-        model: nn.Module = Conv2Former(replace(VARIANTS[name], num_classes=num_classes, **overrides))
+        settings = {field.name for field in fields(Conv2FormerConfig)}
     elif name in BASELINES:
-        model = build_baseline(name, num_classes, **overrides)
+        settings = BASELINES[name].keywords.keys()
     else:
         raise ValueError(f"there is no model {name!r}; the models are {', '.join(list_models())}.")
+    if unknown := sorted(overrides.keys() - settings):
+        raise ValueError(f"{name} has no {', '.join(unknown)}; it can be changed in {', '.join(sorted(settings))}.")
+    if name in VARIANTS:
+        model: nn.Module = Conv2Former(replace(VARIANTS[name], num_classes=num_classes, **overrides))
+    else:
+        model = build_baseline(name, num_classes, **overrides)
     if weights:
         load_trained_weights(model, name, weights)
     model.name = name

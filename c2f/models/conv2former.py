@@ -237,8 +237,6 @@ class Conv2FormerConfig:
             raise ValueError(
                 f"dims {self.dims} and depths {self.depths} must be positive and equally many, one per stage."
             )
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(ODD.format(self.kernel_size))
         if min(self.num_classes, self.in_channels, min(self.dims) * self.mlp_ratio) < 1:
             raise ValueError(
                 f"num_classes ({self.num_classes}), in_channels ({self.in_channels}) and the MLP's hidden channels "

@@ -6,37 +6,37 @@ depths, and returns a state dict that loads strictly into a `Conv2Former` of the
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig
 
-Rules = list[tuple[str, str]]
+Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 
-# A rule is a pattern for a whole published name, and our name: {1} is the pattern's first group, {1+1} one more.
+# A rule is a pattern for a whole published name, and our name, as `re.sub` takes it.
 SEED_RULES: Rules = [
-    (r"fc1\.(.+)", "stem.{1}"),
-    (r"layers\.(\d+)\.blocks\.(\d+)\.attn\.(.+)", "stages.{1}.blocks.{2}.convmod.{3}"),
-    (r"layers\.(\d+)\.blocks\.(\d+)\.mlp\.(.+)", "stages.{1}.blocks.{2}.mlp.{3}"),
-    (r"layers\.(\d+)\.downsample\.(.+)", "stages.{1+1}.downsample.{2}"),  # ends a stage there, begins one here
-    (r"norm\.(.+)", "head.norm.{1}"),
-    (r"head\.(.+)", "head.fc.{1}"),
+    (r"fc1\.(.+)", r"stem.\1"),
+    (r"layers\.(\d+)\.blocks\.(\d+)\.attn\.(.+)", r"stages.\1.blocks.\2.convmod.\3"),
+    (r"layers\.(\d+)\.blocks\.(\d+)\.mlp\.(.+)", r"stages.\1.blocks.\2.mlp.\3"),
+    # Downsampling ends a stage there and begins one here.
+    (r"layers\.(\d+)\.downsample\.(.+)", lambda name: f"stages.{int(name[1]) + 1}.downsample.{name[2]}"),
+    (r"norm\.(.+)", r"head.norm.\1"),
+    (r"head\.(.+)", r"head.fc.\1"),
 ]
 PAPER_RULES: Rules = [
-    (r"downsample_layers\.0\.(.+)", "stem.{1}"),
-    (r"downsample_layers\.(\d+)\.(.+)", "stages.{1}.downsample.{2}"),
-    (r"stages\.(\d+)\.(\d+)\.layer_scale_([12])", "stages.{1}.blocks.{2}.scale{3}.gamma"),
-    (r"stages\.(\d+)\.(\d+)\.attn\.att\.(.+)", "stages.{1}.blocks.{2}.convmod.a.{3}"),
-    (r"stages\.(\d+)\.(\d+)\.attn\.(.+)", "stages.{1}.blocks.{2}.convmod.{3}"),
-    (r"stages\.(\d+)\.(\d+)\.mlp\.(.+)", "stages.{1}.blocks.{2}.mlp.{3}"),
-    (r"head\.0\.(.+)", "head.expand.0.{1}"),
-    (r"head\.2\.(.+)", "head.norm.{1}"),
-    (r"pred\.(.+)", "head.fc.{1}"),
+    (r"downsample_layers\.0\.(.+)", r"stem.\1"),
+    (r"downsample_layers\.(\d+)\.(.+)", r"stages.\1.downsample.\2"),
+    (r"stages\.(\d+)\.(\d+)\.layer_scale_([12])", r"stages.\1.blocks.\2.scale\3.gamma"),
+    (r"stages\.(\d+)\.(\d+)\.attn\.att\.(.+)", r"stages.\1.blocks.\2.convmod.a.\3"),
+    (r"stages\.(\d+)\.(\d+)\.attn\.(.+)", r"stages.\1.blocks.\2.convmod.\3"),
+    (r"stages\.(\d+)\.(\d+)\.mlp\.(.+)", r"stages.\1.blocks.\2.mlp.\3"),
+    (r"head\.0\.(.+)", r"head.expand.0.\1"),
+    (r"head\.2\.(.+)", r"head.norm.\1"),
+    (r"pred\.(.+)", r"head.fc.\1"),
 ]
 
 
@@ -44,14 +44,12 @@ def seed_state_dict(params: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our state dict for the parameters of the published PaddlePaddle notebook's Conv2Former.
 
     Args:
-        params: name -> numpy array or tensor, all of the model's. A linear layer's weight is (in, out), as Paddle
-            stores it.
+        params: name -> numpy array or tensor, all of the model's. A linear layer's weight is (in, out).
 
     Returns:
         Copies, under the names of a `Conv2Former` with pointwise stem, group norm in the downsampling, linear head.
 
-    Raises:
-        ValueError: a name that the published model has not, or one of its names that is missing.
+    Raises ValueError for a name that the published model has not, and for one of its names that is missing.
     """
     state = _renamed(params, SEED_RULES, VARIANTS["conv2former_n_cifar"])
     state["head.fc.weight"] = state["head.fc.weight"].T.contiguous()
@@ -61,14 +59,8 @@ def seed_state_dict(params: Mapping[str, Any]) -> dict[str, Tensor]:
 def paper_state_dict(params: Mapping[str, Any]) -> dict[str, Tensor]:
     """Our state dict for the state dict of the authors' released Conv2Former (N, T, S, B or L).
 
-    Args:
-        params: name -> numpy array or tensor, all of the model's, with the running statistics of its batch norms.
-
-    Returns:
-        Copies, under the names of a `Conv2Former` configured like `VARIANTS["conv2former_n"]`.
-
-    Raises:
-        ValueError: a name that the released model has not, or one of its names that is missing.
+    As `seed_state_dict`, of a `Conv2Former` configured like `VARIANTS["conv2former_n"]`. `params` are all of the
+    model's, with the running statistics of its batch norms.
     """
     return _renamed(params, PAPER_RULES, VARIANTS["conv2former_n"])
 
@@ -76,7 +68,13 @@ def paper_state_dict(params: Mapping[str, Any]) -> dict[str, Tensor]:
 def _renamed(params: Mapping[str, Any], rules: Rules, like: Conv2FormerConfig) -> dict[str, Tensor]:
     """Copies of the parameters under our names, which are exactly those of a model like `like` in design."""
     ours = {name: _rename(name, rules) for name in params}
-    expected = _names(ours.values(), like)
+    places = [re.match(r"stages\.(\d+)\.(?:blocks\.(\d+))?", name) for name in ours.values()]
+    depths: dict[int, int] = {0: 1}
+    for stage, block in ((int(place[1]), int(place[2] or 0)) for place in places if place):
+        depths[stage] = max(depths.get(stage, 1), block + 1)
+    with torch.device("meta"):  # names depend on the depths alone, so the channels may be few and without data
+        model = Conv2Former(replace(like, dims=(2,) * len(depths), depths=tuple(depths[i] for i in sorted(depths))))
+    expected = model.state_dict().keys()
     if unknown := [name for name in params if ours[name] not in expected]:
         raise ValueError(
             f"the published model has no {_some(unknown)}; pass its parameters alone, by their published names, "
@@ -84,38 +82,14 @@ def _renamed(params: Mapping[str, Any], rules: Rules, like: Conv2FormerConfig) -
         )
     if missing := [name for name in expected if name not in ours.values()]:
         raise ValueError(f"nothing was given for our {_some(missing)}; pass all parameters of the published model.")
-    return {ours[name]: _tensor(value) for name, value in params.items()}
+    tensors = {name: p.detach().clone() if isinstance(p, Tensor) else torch.tensor(p) for name, p in params.items()}
+    return {ours[name]: tensor for name, tensor in tensors.items()}
 
 
 def _rename(name: str, rules: Rules) -> str:
     """Our name for a published one; empty where no rule matches it."""
-    for pattern, ours in rules:
-        if match := re.fullmatch(pattern, name):
-            groups = {str(i): group for i, group in enumerate(match.groups(), start=1)}
-            groups["1+1"] = str(int(match[1]) + 1) if match[1].isdigit() else ""
-            return re.sub(r"\{(.+?)\}", lambda slot: groups[slot[1]], ours)  # noqa: B023
-    return ""
-
-
-def _names(names: Iterable[str], like: Conv2FormerConfig) -> list[str]:
-    """The state dict's names of a model with as many stages and blocks as occur in `names`."""
-    depths = [1]
-    for name in names:
-        if match := re.match(r"stages\.(\d+)\.(?:blocks\.(\d+))?", name):
-            stage, block = int(match[1]), int(match[2] or 0)
-            depths += [1] * (stage + 1 - len(depths))
-            depths[stage] = max(depths[stage], block + 1)
-    with torch.device("meta"):  # names depend on the depths alone, so the channels may be few and without data
-        model = Conv2Former(replace(like, dims=(2,) * len(depths), depths=tuple(depths)))
-    return list(model.state_dict())
+    return next((re.sub(pattern, ours, name) for pattern, ours in rules if re.fullmatch(pattern, name)), "")
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-def _tensor(value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    return torch.from_numpy(np.array(value))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,10 +1,11 @@
-"""What a model takes: how images are normalised for it, and what it says of those that do not suit it."""
+"""What a model takes and how it is run: images normalised for it, those that do not suit it, evaluation mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,17 +20,9 @@ def transforms(image_size: int = 32) -> Callable[[Any], Tensor]:
     """
     from torchvision.transforms import v2  # half a second that only this needs
 
-    return v2.Compose(
-        [
-            v2.ToImage(),
-            v2.RGB(),
-            v2.Resize(image_size),
-            v2.CenterCrop(image_size),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-            v2.ToPureTensor(),
-        ]
-    )
+    square = [v2.ToImage(), v2.RGB(), v2.Resize(image_size), v2.CenterCrop(image_size)]
+    scaled = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    return v2.Compose([*square, *scaled, v2.ToPureTensor()])
 
 
 def check_images(x: Tensor, channels: int, smallest: int = 1, stride: int = 1, exactly: int | None = None) -> None:
@@ -62,3 +55,15 @@ def check_images(x: Tensor, channels: int, smallest: int = 1, stride: int = 1, e
             f"a {height}×{width} image cannot be halved down to whole positions: height and width must be "
             f"multiples of {stride} for this model; resize or crop it, for instance to {near}."
         )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode inside, and afterwards each in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from safetensors.torch import save
 from torch import nn
 
@@ -28,15 +27,10 @@ def weights_folders() -> list[Path]:
     return [weights_folder(), package / "data" / "weights", package.parent / "data" / "weights"]
 
 
-def find_weights(name: str, weights: str) -> Path | None:
-    paths = (folder / f"{name}-{weights}.safetensors" for folder in weights_folders())
-    return next((path for path in paths if path.is_file()), None)
-
-
-def list_weights(name: str) -> list[str]:
-    """What `create_model(name, weights=…)` can load here."""
-    files = (path for folder in weights_folders() for path in folder.glob(f"{name}-*.safetensors"))
-    return sorted({path.stem.removeprefix(f"{name}-") for path in files})
+def weights_files(name: str) -> dict[str, Path]:
+    """What `create_model(name, weights=…)` can load here: files by the data set on which they were trained."""
+    files = [path for folder in reversed(weights_folders()) for path in folder.glob(f"{name}-*.safetensors")]
+    return {path.stem.removeprefix(f"{name}-"): path for path in files}
 
 
 def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
@@ -45,17 +39,17 @@ def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
     Warns where the classifier stays new. Raises ValueError where there are no weights of that name, or where they are
     of a model that was made otherwise.
     """
-    path = find_weights(name, weights)
-    if path is None:
-        there = " or ".join(map(repr, list_weights(name))) or "none"
+    if weights not in (files := weights_files(name)):
+        found = " or ".join(map(repr, sorted(files))) or "none"
         raise ValueError(
             f"there are no weights {weights!r} for {name} in {weights_folder()} (the environment variable C2F_DATA "
-            f"names another data folder) or among the kit's own; there: {there}."
+            f"names another data folder) or among the kit's own; there: {found}."
         )
-    with safetensors.safe_open(path, "pt") as file:
+    with safetensors.safe_open(files[weights], "pt") as file:
         state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - it is no dictionary
     ours = model.state_dict()
-    unlike = [key for key in [*ours, *state] if _shape(ours, key) != _shape(state, key)]
+    here, there = ({key: tuple(value.shape) for key, value in each.items()} for each in (ours, state))
+    unlike = [key for key in [*here, *there] if here.get(key) != there.get(key)]
     *_, (classifier, layer) = ((key, module) for key, module in model.named_modules() if isinstance(module, nn.Linear))
     if unlike and set(unlike) == {f"{classifier}.weight", f"{classifier}.bias"}:
         warnings.warn(
@@ -67,23 +61,19 @@ def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
     elif unlike:
         raise ValueError(
             f"the weights {weights!r} are of a {name} with {provenance(name, weights).get('overrides', {})}: "
-            f"{unlike[0]} is {_shape(state, unlike[0])} there and {_shape(ours, unlike[0])} here; create the model "
-            "with the same, or without weights."
+            f"{unlike[0]} is {there.get(unlike[0], 'absent')} there and {here.get(unlike[0], 'absent')} here; create "
+            "the model with the same, or without weights."
         )
     model.load_state_dict(state)
 
 
-def _shape(state: dict[str, torch.Tensor], key: str) -> tuple[int, ...] | str:
-    return tuple(state[key].shape) if key in state else "absent"
-
-
 def provenance(name: str, weights: str) -> dict[str, Any]:
     """Where weights are from: model, data, recipe, accuracy, hardware, time, command."""
-    with safetensors.safe_open(find_weights(name, weights), "pt") as file:
+    with safetensors.safe_open(weights_files(name)[weights], "pt") as file:
         return json.loads(file.metadata()["provenance"])
 
 
 def save_half(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
     """Write a model's weights in float16, half the size, with their provenance."""
-    state = {name: value.detach().cpu().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
+    state = {name: value.cpu().half().contiguous() for name, value in model.state_dict().items()}
     write_atomically(path, save(state, metadata={"provenance": json.dumps(provenance)}))

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from c2f.device import choose_device, choose_precision, describe_hardware
 from c2f.fast.accelerate import accelerated
 from c2f.fast.memory import keep_memory
-from c2f.models.modes import evaluating
+from c2f.models.inputs import evaluating
 from c2f.training.augment import Augment, normalize
 from c2f.training.data import Dataset, Split
 from c2f.training.muon import Muon

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from c2f.maps.kernels import energy_by_radius, mean_radius, rings
 from c2f.maps.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture, tidy
-from c2f.maps.receptive_field import ReceptiveField, describe
+from c2f.maps.receptive_field import ReceptiveField, describe, energy_by_radius, mean_radius, rings
 from c2f_course.figures.drawing import subplots
 
 COLOURS = (SOFT, TEST, TRAIN)  # of up to three things compared, the first one the quiet one
@@ -108,8 +107,8 @@ def plot_inside(curves: Mapping[str, ReceptiveField], title: str) -> Picture:
     figure, ax = subplots(7.5, 3.6)
     styles = [(colour, line) for line in ("-", "--", ":") for colour in (TRAIN, TEST, WINDOW)]
     for (name, field), (colour, line) in zip(curves.items(), styles, strict=False):
-        radii = [0.0, *(field._distances().unique() + 0.5).tolist()]
-        ax.plot(radii, [field.inside(r) for r in radii], line, color=colour, label=name)
+        radii, shares = field.shares()
+        ax.plot([0, *radii.tolist()], [0, *shares.tolist()], line, color=colour, label=name)
     for share in (0.5, 0.9):
         ax.axhline(share, color=SOFT, linewidth=0.8, linestyle=(0, (2, 4)))
     ax.set(title=title, xlabel="radius in pixels (half the side of a square)", ylabel="share inside", ylim=(0, 1.02))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2f.maps.kernels import energy_by_radius, rings
 from c2f.maps.modulation import modulation_at
+from c2f.maps.receptive_field import energy_by_radius, rings
 from c2f.models import Conv2Former, Conv2FormerConfig, create_model
 from c2f.training.augment import normalize
 from c2f.training.sources.photographs import load_photographs

@@ -3,9 +3,10 @@
 import sys
 import time
 
-from c2f.maps.picture import TRAIN, Display, Picture, new_figure
-from c2f.maps.plots import describe_history, draw_history
+from c2f.maps.picture import TEST, TRAIN, Display, Picture, new_figure, tidy
 from c2f.training.loop import Callback, TrainingState
+
+LINES = (("train", "training images", TRAIN, "o-"), ("test", "test images", TEST, "s--"))
 
 
 class LivePlot(Callback):
@@ -51,12 +52,30 @@ class LivePlot(Callback):
         figure = new_figure(8.5, 3.2)
         axes = figure.subplots(1, 2)
         axes[0].plot(*zip(*self._losses, strict=True), color=TRAIN, alpha=0.3, linewidth=1, label="each step")
-        draw_history(axes, state.history, f"training step (of {state.steps:,})", self._steps_per_epoch)
-        for ax in axes:
+        records = state.history.records if self._steps_per_epoch else []
+        for ax, quantity, corner in zip(axes, ("loss", "accuracy"), ("upper right", "lower right"), strict=True):
+            for split, name, colour, style in LINES if records else ():
+                ends = [record.epoch * self._steps_per_epoch for record in records]
+                values = [getattr(record, f"{split}_{quantity}") for record in records]
+                ax.plot(ends, values, style, color=colour, markersize=4, linewidth=1.6, label=name)
+            ax.set(title=quantity.capitalize(), xlabel=f"training step (of {state.steps:,})")
             ax.set_xlim(0, 1.02 * state.steps)
-        if len(state.history):
-            return Picture(figure, describe_history(state.history))
-        return Picture(figure, f"At step {state.step:,} of {state.steps:,} the training loss is {state.loss:.2f}.")
+            tidy(ax)
+            if ax.lines:
+                ax.legend(frameon=False, loc=corner)
+        axes[0].set(ylabel="cross-entropy", ylim=(0, None))
+        axes[1].set(ylabel="accuracy", ylim=(0, 1.02))
+        if not len(state.history):
+            alt = f"At step {state.step:,} of {state.steps:,} the training loss is {state.loss:.2f}."
+            return Picture(figure, alt)
+        first, last = state.history[0], state.history[-1]
+        alt = (
+            f"Over {len(state.history)} epoch{'s' * (len(state.history) > 1)} the loss on test images went from "
+            f"{first.test_loss:.2f} to {last.test_loss:.2f} and their accuracy from {first.test_accuracy:.1%} to "
+            f"{last.test_accuracy:.1%}; on training images the loss ended at {last.train_loss:.2f} and the accuracy at "
+            f"{last.train_accuracy:.1%}."
+        )
+        return Picture(figure, alt)
 
     def _draw(self) -> None:
         started = time.monotonic()

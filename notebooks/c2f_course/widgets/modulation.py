@@ -231,7 +231,7 @@ class ModulationExplorer(Explorer):
 
     def _seen(self, m: Modulation) -> list[Box]:
         """Window and position, in pixels of the image."""
-        return [Box(*m.window_box), Box(*m.box(0))]
+        return [Box(*m.box(len(m.kernel) // 2)), Box(*m.box(0))]
 
     def _attention_panel(self, block: BlockAttention) -> Panel:
         """One Swin block's attention row at the place of the position."""

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from c2f.maps.picture import SKY, WINDOW, Picture
 from c2f.maps.receptive_field import (
-    DECADES,
+    FAINTEST,
     HEAT,
     ReceptiveField,
+    colour_scale,
     effective_receptive_field,
     plot_receptive_fields,
-    shown_weights,
 )
 from c2f.models import Conv2Former
 from c2f.training.augment import normalize
@@ -65,12 +65,11 @@ class ReceptiveFieldExplorer(Explorer):
     def _draw(self) -> tuple[str, str]:
         field, alt = self.field, self._describe()
         log = self.colours.value == "logarithmic"
-        weights = shown_weights(field, log)
-        weights = weights / DECADES + 1 if log else weights
+        weights = torch.from_numpy(colour_scale(log)((field.weights / field.weights.max()).numpy()).data)
         # Three colours that are seen on black and on yellow.
         boxes = [Box(*field.extent, "white"), Box(*field.box(0.9), WINDOW), Box(*field.box(0.5), SKY)]
         image = self.images[0] / 255 if self.images.dtype == torch.uint8 else self.images[0]
-        scale = f"1 is most, 0 is 1/{10**DECADES:,}" if log else "1 is most"
+        scale = f"1 is most, 0 is 1/{1 / FAINTEST:,.0f}" if log else "1 is most"
         panels = [
             Panel(f"seen from stage {field.stage}\n50 % and 90 % outlined", self.images[0], boxes=boxes[1:]),
             Panel(f"share of the gradient\n{scale}", weights, 1.0, boxes, HEAT),

@@ -126,7 +126,7 @@ def test_the_window_in_pixels_holds_the_pixels_that_the_modulation_depends_on(x:
     pixels = x[:1].clone().requires_grad_()
     model.parts(pixels, 0, 0).a[0, 1, 4, 6].backward()  # the first block of a patch stem: nothing is blurred yet
     rows, columns = (pixels.grad[0].abs().sum(0) > 0).nonzero(as_tuple=True)
-    top, left, height, width = modulation_at(model, x, 0, 0, channel=1, position=(4, 6)).window_box
+    top, left, height, width = modulation_at(model, x, 0, 0, channel=1, position=(4, 6)).box(1)
     assert (top, left) == (rows.min(), columns.min())
     assert (top + height - 1, left + width - 1) == (rows.max(), columns.max())
 
@@ -142,7 +142,7 @@ def test_implied_attention_is_the_row_of_the_convolution(size: tuple[int, int]) 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"channel": 4}, r"no channel 4; this stage has 4: use 0 to 3"),
+        ({"channel": 4}, r"no channel 4; there are 4: use 0 to 3"),
         ({"channel": -1}, r"no channel -1"),
         (
             {"position": (8, 0)},

@@ -10,18 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from numpy.testing import assert_array_equal
 
-from c2f.maps import (
-    Modulation,
-    Picture,
-    modulation_at,
-    plot_confusion,
-    plot_history,
-    plot_images,
-    plot_maps,
-    plot_modulation,
-)
+from c2f.maps import Modulation, Picture, modulation_at, plot_confusion, plot_images, plot_maps, plot_modulation
 from c2f.models.conv2former import VARIANTS, Conv2Former
-from c2f.training.run import EpochRecord, History
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -43,7 +33,6 @@ def test_a_picture_is_a_png_with_its_sentence() -> None:
     picture = plot_images(torch.zeros(1, 3, 4, 4), title='a "quoted" & sharp <title>')
     assert picture.png().startswith(PNG)
     assert 'alt="a &quot;quoted&quot; &amp; sharp &lt;title&gt;: 1 image of 4×4 pixels."' in picture.html()
-    assert str(picture) == picture.alt
 
 
 def test_a_notebook_gets_a_png_its_alternative_text_and_the_sentence_below(shown: list[dict]) -> None:
@@ -89,24 +78,6 @@ def test_images_that_cannot_be_drawn_are_refused() -> None:
         plot_images(torch.zeros(2, 3, 4, 4), ["a"])
 
 
-# ---- Curves
-
-
-def record(epoch: int) -> EpochRecord:
-    return EpochRecord(epoch, 0.1, 2.0 / epoch, 0.3 * epoch, 2.5 / epoch, 0.25 * epoch, 1.0, 10.0)
-
-
-def test_the_history_is_drawn_by_epoch_and_told_in_figures() -> None:
-    picture = plot_history(History([record(1), record(2), record(3)]))
-    train, test = axes_titled(picture, "Loss").lines
-    assert_array_equal(train.get_xydata(), [[1, 2.0], [2, 1.0], [3, 2 / 3]])
-    assert_array_equal(test.get_ydata(), [2.5, 1.25, 2.5 / 3])
-    assert_array_equal(axes_titled(picture, "Accuracy").lines[1].get_ydata(), [0.25, 0.5, 0.75])
-    assert "from 25.0% to 75.0%" in picture.alt
-    with pytest.raises(ValueError, match="no epoch yet"):
-        plot_history(History())
-
-
 # ---- Confusion
 
 
@@ -136,6 +107,12 @@ def test_maps_are_drawn_in_order_on_one_symmetrical_scale() -> None:
     assert_array_equal(drawn(picture, "second"), [[2, 0.5]])
     assert {ax.images[0].get_clim() for ax in picture.figure.axes[:2]} == {(-3, 3)}
     assert picture.alt == "A: 2 maps of 1×2 positions, titled first, second, with values from −3.000 to 2.000."
+
+
+def test_each_kernel_is_drawn_on_its_own_symmetrical_scale() -> None:
+    picture = plot_maps(torch.tensor([[[1.0, -3.0]], [[2.0, 0.5]]]), one_scale=False)
+    assert [ax.images[0].get_clim() for ax in picture.figure.axes] == [(-3, 3), (-2, 2)]
+    assert picture.alt == "2 maps of 1×2 positions, each on its own scale, with values from −3.000 to 2.000."
 
 
 def test_maps_stand_below_their_images() -> None:

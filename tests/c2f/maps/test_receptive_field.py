@@ -6,20 +6,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from c2f.maps.kernels import (
-    energy_by_radius,
-    kernels_of,
-    mean_radius,
-    plot_kernels,
-    rings,
-)
 from c2f.maps.receptive_field import (
     Extent,
     ReceptiveField,
     effective_receptive_field,
+    energy_by_radius,
+    kernels_of,
+    mean_radius,
     plot_receptive_fields,
+    rings,
     theoretical_extent,
-    window_extent,
 )
 from c2f.models.conv2former import VARIANTS, Conv2Former
 
@@ -71,16 +67,9 @@ def test_no_gradient_comes_from_outside_the_extent_but_what_the_norms_carry(stem
 def test_a_group_norm_carries_a_little_from_everywhere(x: torch.Tensor) -> None:
     x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     field = effective_receptive_field(tiny(depths=(1, 1)), x, 1)
-    outside = 1 - field.inside(field.extent.height / 2)
+    radii, shares = field.shares()
+    outside = 1 - shares[radii <= field.extent.height / 2][-1].item()
     assert 0 < outside < 0.2
-
-
-def test_the_window_covers_more_pixels_where_the_stem_overlaps() -> None:
-    mini = Conv2Former(VARIANTS["conv2former_mini_cifar"])
-    assert window_extent(mini, 0, (8, 8)) == Extent(3, 3, 27, 27)
-    patch = Conv2Former(replace(VARIANTS["conv2former_mini_cifar"], stem="patch"))
-    assert window_extent(patch, 0, (8, 8)) == Extent(6, 6, 22, 22)
-    assert window_extent(patch, 1, (4, 4)) == Extent(-4, -4, 44, 44)
 
 
 # ---- In effect
@@ -118,14 +107,15 @@ def test_boxes_and_radii_of_an_even_field() -> None:
     even = flat(8, Extent(3, 3, 2, 2))  # centred between pixels
     assert even.box(0.25) == Extent(2, 2, 4, 4)
     assert even.radius(0.25) == 2
-    assert even.inside(2) == pytest.approx(0.25) and even.inside(4) == pytest.approx(1)
-    assert odd.inside(0.5) == pytest.approx(1 / 81) and odd.inside(0) == 0
+    radii, shares = even.shares()
+    assert radii.tolist() == [1, 2, 3, 4]
+    assert shares.tolist() == pytest.approx([4 / 64, 16 / 64, 36 / 64, 1])
 
 
 def test_what_is_not_there_is_said(x: torch.Tensor) -> None:
     model = tiny()
     for call, sentence in (
-        (lambda: effective_receptive_field(model, x, 2), "there is no stage 2; this model has 2: use 0 to 1"),
+        (lambda: effective_receptive_field(model, x, 2), "there is no stage 2, block 0; stages 0 to 1 have"),
         (lambda: effective_receptive_field(model, x, 1, (0, 8)), "outside this stage's 8×8 map"),
         (lambda: effective_receptive_field(model, x[:, :1], 1), "takes images of shape"),
         (lambda: flat(9, Extent(4, 4, 1, 1)).box(90), "the share is 90"),
@@ -179,10 +169,3 @@ def test_kernels_are_those_of_the_block() -> None:
     assert torch.equal(kernels_of(model, 1, 1), model.stages[1].blocks[1].convmod.a[-1].weight[:, 0])
     with pytest.raises(ValueError, match="there is no stage 0, block 1"):
         kernels_of(model, 0, 1)
-
-
-def test_pictures_of_kernels_say_their_numbers() -> None:
-    kernels = kernels_of(tiny(), 0)
-    assert "4 kernels of 3×3 taps" in plot_kernels(kernels, title="Kernels").alt
-    with pytest.raises(ValueError, match="4 kernels and 1 titles"):
-        plot_kernels(kernels, ["one"])

@@ -44,9 +44,9 @@ def test_a_recording_holds_the_last_state_of_the_model(kind: str, data: Dataset,
     train(model, data, RECIPE, callbacks=[Recorder(images, ["a", "b"], path, frames=4)], progress=False)
     recording = Recording.load(path)
     assert recording.kind == kind
-    assert recording.steps == (1, 2, 4, 8) and len(recording.losses) == 8 and recording.steps_per_epoch == 4
+    assert recording.steps == [1, 2, 4, 8] and len(recording.losses) == 8 and recording.steps_per_epoch == 4
     assert [record.epoch for record in recording.history.records] == [1, 2]
-    assert torch.equal(recording.images, images) and recording.names == ("a", "b")
+    assert torch.equal(recording.images, images) and recording.names == ["a", "b"]
     first = recording.blocks[0]
     if kind == "Conv2Former":
         expected = parts_of(model, normalize(images), 0, 0).a[:, list(first.channels)].transpose(0, 1)
@@ -59,10 +59,10 @@ def test_a_recording_holds_the_last_state_of_the_model(kind: str, data: Dataset,
     torch.testing.assert_close(first.maps[-1], expected, rtol=1e-2, atol=1e-3)
 
 
-def test_recording_changes_nothing_in_the_training(data: Dataset) -> None:
+def test_recording_changes_nothing_in_the_training(data: Dataset, tmp_path: Path) -> None:
     alone, watched = model_of("Conv2Former"), model_of("Conv2Former")
     train(alone, data, RECIPE, progress=False)
-    train(watched, data, RECIPE, callbacks=[Recorder(data.test.images[:1], ["a"])], progress=False)
+    train(watched, data, RECIPE, callbacks=[Recorder(data.test.images[:1], ["a"], tmp_path / "a")], progress=False)
     for before, after in zip(alone.parameters(), watched.parameters(), strict=True):
         assert torch.equal(before, after)
 
@@ -97,12 +97,12 @@ def test_a_resumed_run_goes_on_with_its_recording(data: Dataset, tmp_path: Path)
 
 def test_what_cannot_be_recorded_or_read_is_said(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a name each"):
-        Recorder(data.test.images[:2], ["only one"])
+        Recorder(data.test.images[:2], ["only one"], tmp_path / "a")
     with pytest.raises(ValueError, match="at least 2"):
-        Recorder(data.test.images[:1], ["a"], frames=1)
+        Recorder(data.test.images[:1], ["a"], tmp_path / "a", frames=1)
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
     with pytest.raises(ValueError, match="neither ConvMod nor window attention"):
-        train(linear, data, RECIPE, callbacks=[Recorder(data.test.images[:1], ["a"])], progress=False)
+        train(linear, data, RECIPE, callbacks=[Recorder(data.test.images[:1], ["a"], tmp_path / "a")], progress=False)
     with pytest.raises(ValueError, match="there is no recording"):
         Recording.load(tmp_path / "none.safetensors")
     (tmp_path / "else.safetensors").write_bytes(b"something else")

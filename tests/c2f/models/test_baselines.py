@@ -13,7 +13,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.ops import StochasticDepth
 
 import c2f
-from c2f.models.baselines import BASELINES, BlockAttention, Swin, build_baseline
+from c2f.models.baselines import BASELINES, BlockAttention, Swin
 from c2f.models.cost import count_parameters
 
 TORCHVISION = {
@@ -29,7 +29,7 @@ TORCHVISION = {
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_shapes_and_modules_are_torchvisions(name: str):
     with torch.device("meta"):
-        theirs, ours = TORCHVISION[name](num_classes=7), build_baseline(name, num_classes=7)
+        theirs, ours = TORCHVISION[name](num_classes=7), c2f.create_model(name, num_classes=7)
     assert {k: v.shape for k, v in theirs.state_dict().items()} == {k: v.shape for k, v in ours.state_dict().items()}
     assert drop_paths(theirs) == drop_paths(ours)
     assert all(repr(a) == repr(b) for a, b in zip(theirs.children(), ours.children(), strict=True))
@@ -60,7 +60,7 @@ def test_a_seed_draws_the_weights_that_torchvision_draws():
     torch.manual_seed(0)
     theirs = SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7], num_classes=10).eval()
     torch.manual_seed(0)
-    ours = build_baseline("swin_t", 10, embed_dim=24, depths=(2, 2), num_heads=(3, 6)).eval()
+    ours = c2f.create_model("swin_t", 10, embed_dim=24, depths=(2, 2), num_heads=(3, 6)).eval()
     assert all(torch.equal(tensor, ours.state_dict()[key]) for key, tensor in theirs.state_dict().items())
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def drop_paths(model: nn.Module) -> list[float]:
 @pytest.mark.parametrize("name", ["swin_t", "swin_mini_cifar", "convnext_t"])
 def test_drop_path_rises_to_what_is_asked(name: str):
     with torch.device("meta"):
-        rates = drop_paths(build_baseline(name, drop_path=0.3))
+        rates = drop_paths(c2f.create_model(name, drop_path=0.3))
     assert rates[0] == 0
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(0.3)
@@ -85,11 +85,11 @@ def test_drop_path_rises_to_what_is_asked(name: str):
 
 def test_overrides_reach_the_model():
     with torch.device("meta"):
-        swin = build_baseline(
+        swin = c2f.create_model(
             "swin_t", 5, embed_dim=32, depths=[1, 1], num_heads=[2, 4], patch_size=2, window_size=3, mlp_ratio=2
         )
-        vit = build_baseline("vit_b_16", image_size=64, dropout=0.1)
-        convnext = build_baseline("convnext_t", layer_scale=0.5)
+        vit = c2f.create_model("vit_b_16", image_size=64, dropout=0.1)
+        convnext = c2f.create_model("convnext_t", layer_scale=0.5)
     assert swin.features[1][0].attn.window_size == [3, 3]
     assert (swin.head.in_features, swin.head.out_features) == (64, 5)
     assert vit(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 10)
@@ -119,7 +119,7 @@ def test_overrides_reach_the_model():
 )
 def test_what_cannot_be_built_is_refused_with_what_would_do(name: str, overrides: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        build_baseline(name, **overrides)
+        c2f.create_model(name, **overrides)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_cannot_be_built_is_refused_with_what_would_do(name: str, overrides
 )
 def test_an_image_that_does_not_fit_is_refused(name: str, shape: tuple[int, ...], message: str):
     with torch.device("meta"):
-        model = build_baseline(name)
+        model = c2f.create_model(name)
         for use in (model, getattr(model, "attention_weights", model)):
             with pytest.raises(ValueError, match=message):
                 use(torch.empty(shape))
@@ -192,7 +192,7 @@ SWINS = [
 @pytest.mark.parametrize(("name", "overrides", "size"), SWINS)
 def test_attention_weights_reproduce_every_blocks_output(name: str, overrides: dict, size: tuple[int, int]):
     torch.manual_seed(0)
-    model = attentive(build_baseline(name, **overrides))
+    model = attentive(c2f.create_model(name, **overrides))
     x = torch.randn(1, 3, *size, dtype=torch.float64)
     blocks = blocks_of(model)
     with torch.no_grad(), recorded(blocks) as calls:
@@ -209,7 +209,7 @@ def test_attention_weights_reproduce_every_blocks_output(name: str, overrides: d
 
 def test_blocks_are_numbered_and_their_windows_described():
     with torch.device("meta"):
-        model = build_baseline("swin_mini_cifar")
+        model = c2f.create_model("swin_mini_cifar")
         attentions = model.attention_weights(torch.empty(1, 3, 32, 32))
     assert [(a.stage, a.block) for a in attentions] == [
         (stage, block) for stage, depth in enumerate((2, 12, 2)) for block in range(depth)
@@ -222,7 +222,7 @@ def test_blocks_are_numbered_and_their_windows_described():
 
 def test_a_row_lies_on_the_image_and_explains_the_token():
     torch.manual_seed(0)
-    model = attentive(build_baseline("swin_mini_cifar", **SMALL))
+    model = attentive(c2f.create_model("swin_mini_cifar", **SMALL))
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     blocks = blocks_of(model)
     with torch.no_grad(), recorded([block.attn for block in blocks]) as calls:
@@ -240,7 +240,7 @@ def test_a_row_lies_on_the_image_and_explains_the_token():
 
 def test_a_row_stays_in_its_window_and_on_its_side_of_the_image():
     torch.manual_seed(0)
-    model = attentive(build_baseline("swin_mini_cifar", **SMALL))
+    model = attentive(c2f.create_model("swin_mini_cifar", **SMALL))
     with torch.no_grad():
         plain, shifted, *_ = model.attention_weights(torch.randn(1, 3, 32, 32, dtype=torch.float64))
     seen = lambda attention, y, x: (attention.row(y, x)[0, 0] > 1e-12).nonzero()  # noqa: E731
@@ -253,7 +253,7 @@ def test_a_row_stays_in_its_window_and_on_its_side_of_the_image():
 def test_padding_takes_its_share_of_a_row():
     torch.manual_seed(0)
     with torch.no_grad():
-        model = attentive(build_baseline("swin_t", embed_dim=24, depths=(1, 1, 1, 1)))
+        model = attentive(c2f.create_model("swin_t", embed_dim=24, depths=(1, 1, 1, 1)))
         first, *_ = model.attention_weights(torch.randn(1, 3, 32, 32, dtype=torch.float64))
     assert (first.grid, first.padded) == ((8, 8), (14, 14))
     assert first.row(0, 0).sum((2, 3)).allclose(torch.ones(1, 3, dtype=torch.float64))
@@ -263,13 +263,13 @@ def test_padding_takes_its_share_of_a_row():
 @pytest.mark.parametrize("position", [(16, 0), (0, -1)])
 def test_a_row_outside_the_image_is_refused(position: tuple[int, int]):
     with torch.device("meta"):
-        first, *_ = build_baseline("swin_mini_cifar").attention_weights(torch.empty(1, 3, 32, 32))
+        first, *_ = c2f.create_model("swin_mini_cifar").attention_weights(torch.empty(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"there is no token .*; rows are 0 to 15, columns 0 to 15"):
         first.row(*position)
 
 
 def test_gradients_flow_through_the_weights():
-    model = build_baseline("swin_mini_cifar", embed_dim=12, depths=(2, 1, 1))
+    model = c2f.create_model("swin_mini_cifar", embed_dim=12, depths=(2, 1, 1))
     attentions = model.attention_weights(torch.randn(1, 3, 32, 32))
     attentions[1].row(2, 3).square().sum().backward()
     assert model.features[1][1].attn.qkv.weight.grad.abs().max() > 0

@@ -9,13 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import c2f
-from c2f.models.cost import (
-    MultiplyAdds,
-    count_parameters,
-    multiply_adds,
-    multiply_adds_by_child,
-    parameters_by_child,
-)
+from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds, multiply_adds_by_child
 
 PAPER = {  # parameters at 1,000 classes, giga multiply-adds at 224 with three decimals
     "conv2former_n": (14_992_840, "2.330"),
@@ -119,15 +113,12 @@ def test_padding_may_be_a_word(padding: str):
     assert multiply_adds(conv, (6, 7), in_channels=1).useful == ones.sum().item()
 
 
-@pytest.mark.parametrize(
-    "name", ["conv2former_n_cifar", "conv2former_mini_cifar", "conv2former_n", "swin_t", "convnext_t", "vit_b_16"]
-)
-def test_the_parts_of_every_model_are_the_same_for_both_counts(name: str):
+@pytest.mark.parametrize("name", ["conv2former_n", "swin_t", "convnext_t", "vit_b_16"])
+def test_the_parts_of_every_model_are_parts_of_it_and_no_more_useful_than_nominal(name: str):
     model = on_meta(name)
-    costs, parameters = multiply_adds_by_child(model, (32, 32)), parameters_by_child(model)
-    assert sum(parameters.values()) == count_parameters(model)
-    assert list(costs) == list(parameters)
-    assert all(0 <= cost.useful <= cost.nominal for cost in costs.values())
+    for part, cost in multiply_adds_by_child(model, (32, 32)).items():
+        assert count_parameters(model.get_submodule(part))
+        assert 0 < cost.useful <= cost.nominal
 
 
 def test_a_conv2formers_parts_are_its_stem_stages_and_head():
@@ -182,7 +173,6 @@ def test_a_compiled_model_counts_as_its_original():
     model = c2f.create_model("conv2former_mini_cifar", depths=(1, 1, 1))
     compiled = torch.compile(model)
     assert multiply_adds_by_child(compiled) == multiply_adds_by_child(model)
-    assert parameters_by_child(compiled) == parameters_by_child(model)
 
 
 def test_other_precisions_count_the_same():

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from c2f.maps.kernels import energy_by_radius
-from c2f.maps.receptive_field import Extent, ReceptiveField
+from c2f.maps.receptive_field import Extent, ReceptiveField, energy_by_radius
 from c2f_course.figures import notebook_06 as draw
 
 CENTRED, WIDE = torch.zeros(5, 5), torch.ones(5, 5)

@@ -18,7 +18,7 @@ def recording(kind: str = "Conv2Former", frames: int = 5, channels: int = 3, sta
     steps = tuple(1 + round(81 * i / (frames - 1)) if frames > 1 else 82 for i in range(frames))
     records = [EpochRecord(e + 1, 0.1, 2.0 - e, 0.5, 1.9 - e, 0.4 + 0.2 * e, 1.0, 100.0) for e in range(2)]
     seen = [
-        BlockFrames(s, 0, tuple(range(channels - s)), torch.randn(frames, channels - s, 5, 5),
+        BlockFrames(s, tuple(range(channels - s)), torch.randn(frames, channels - s, 5, 5),
              torch.randn(frames, channels - s, 2, 8, 8))
         for s in range(stages)
     ]  # fmt: skip
