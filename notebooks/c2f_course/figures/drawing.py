@@ -1,25 +1,33 @@
-"""What several notebooks draw, and are drawn with: curves, images without ticks, boxes and arrows, who reaches whom."""
+"""What several notebooks draw, and are drawn with: curves, images without ticks, boxes and arrows, reach."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from c2f.maps.picture import HERE, INK, PURPLE, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, tidy
+from c2f.maps import picture
+from c2f.maps.picture import HERE, INK, PURPLE, SIGNED, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure
+from c2f.maps.picture import outline as outline  # used by others only
 
 KINDS = ((TRAIN, "-"), (TEST, "--"), (WINDOW, "-."), (PURPLE, ":"))  # colour and stroke: told apart in grey as well
 
 Point = tuple[float, float]
 
 
-def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **style: object) -> tuple[Figure, Any]:
+def subplots(
+    width: float, height: float, rows: int = 1, columns: int = 1, title: str = "", size: float = 11, **style: object
+) -> tuple[Figure, Any]:
     """A figure of so many inches with its axes, as `pyplot.subplots` gives them, but outside of pyplot."""
     figure = new_figure(width, height)
+    if title:
+        figure.suptitle(title, fontsize=size)
     return figure, figure.subplots(rows, columns, **style)
 
 
@@ -29,39 +37,69 @@ def curves(ax: Axes, series: Mapping[str, Sequence[float]], x: Sequence[float] |
         ax.plot(range(len(values)) if x is None else x, values, stroke, color=colour, label=name, **style)
 
 
-def finish(ax: Axes, title: str, x: str, y: str, legend: str = "upper right") -> None:
-    """Title, labels, a light grid, and a legend where there is something to name ("" for none)."""
-    ax.set(title=title, xlabel=x, ylabel=y)
-    tidy(ax)
+def finish(
+    ax: Axes, title: str = "", x: str = "", y: str = "", legend: str | Mapping[str, object] = "", *,
+    grid: str = "both", size: float = 12, rows: Iterable[str] = (), **limits: object,
+) -> None:  # fmt: skip
+    """Title, labels, a light grid as of `tidy`, what else `Axes.set` sets, and a legend (where, or its options).
+
+    `rows`: names for the heights 0, 1, 2, …, the first at the top.
+    """
+    if rows := list(rows):
+        ax.set_yticks(range(len(rows)), rows)
+        ax.invert_yaxis()
+    ax.set(xlabel=x, ylabel=y, **limits)
+    ax.set_title(title, fontsize=size)
+    picture.tidy(ax, grid=grid)
     if legend and ax.get_legend_handles_labels()[0]:
-        ax.legend(frameon=False, loc=legend, fontsize=9)
+        ax.legend(**{"frameon": False, "fontsize": 9} | ({"loc": legend} if isinstance(legend, str) else legend))
 
 
-def name_rows(ax: Axes, names: Iterable[str]) -> None:
-    """A name for each row at the heights 0, 1, 2, …, the first row at the top."""
-    names = list(names)
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
+def told(parts: Iterable[tuple[str, object]] | Mapping[str, object], between: str = ": ") -> str:
+    """For a text alternative: "name: value; name: value"."""
+    parts = parts.items() if isinstance(parts, Mapping) else parts
+    return "; ".join(f"{' '.join(name.split())}{between}{value}" for name, value in parts)
 
 
-def draw_medians(
-    ax: Axes, rows: Mapping[str, Sequence[float]], colours: Sequence[str], says: Sequence[str] = ()
+def outline_histograms(ax: Axes, series: Mapping[str, np.ndarray], bins: np.ndarray, **style: object) -> None:
+    """How often values occur: an outline for each name, filled pale, in the colours of `KINDS`."""
+    for (name, values), (colour, stroke) in zip(series.items(), KINDS, strict=False):
+        ax.hist(values, bins, histtype="stepfilled", facecolor=colour, alpha=0.18, **style)
+        step = {"histtype": "step", "edgecolor": colour, "linestyle": stroke, "linewidth": 1.8}
+        ax.hist(values, bins, label=name, **step, **style)
+
+
+def median_bars(
+    ax: Axes, rows: Mapping[str, Sequence[float]], colours: Sequence[str], labels: Sequence[str] = ()
 ) -> None:
-    """For each row a bar as long as its median, a dot for each value, and after them what `says` (or the median)."""
+    """For each row a bar as long as its median, a dot for each value, and after them its label (or the median)."""
     for y, (values, colour) in enumerate(zip(rows.values(), colours, strict=True)):
         ax.barh(y, np.median(values), height=0.6, color=colour, alpha=0.45)
         ax.plot(values, [y] * len(values), "o", color=colour, markersize=4)
-        said = says[y] if says else f"{np.median(values):,.0f}"
-        ax.text(1.03 * max(values), y, f" {said}", va="center", fontsize=9)
+        label = labels[y] if labels else f"{np.median(values):,.0f}"
+        ax.text(1.03 * max(values), y, f" {label}", va="center", fontsize=9)
     ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
-    tidy(ax, grid="x")
 
 
-def show_image(ax: Axes, image: Tensor, title: str = "", size: float = 10) -> None:
+def show_image(ax: Axes, image: Tensor, title: str = "", size: float = 10, **style: object) -> None:
     """An image (3, H, W), uint8 or float from 0 to 1, without numbers along its edges."""
-    ax.imshow(as_pixels(image), vmin=0)
+    ax.imshow(as_pixels(image), vmin=0, **style)
     ax.set_title(title, fontsize=size)
     hide_ticks(ax)
+
+
+def draw_signed(ax: Axes, values: Tensor, limit: float | None = None, **style: object) -> AxesImage:
+    """Numbers (H, W) from orange (the limit, or the largest size) over white (zero) to purple."""
+    limit = limit or picture.symmetric_limit(values)
+    return ax.imshow(values.detach().cpu().numpy(), vmin=-limit, vmax=limit, **({"cmap": SIGNED} | style))
+
+
+def scale_below(drawn: AxesImage, ticks: Sequence[float], **style: object) -> Colorbar:
+    """A horizontal colour bar with so few numbers that they fit."""
+    bar = drawn.figure.colorbar(drawn, orientation="horizontal", **({"ax": drawn.axes} | style))
+    bar.set_ticks(ticks, labels=[picture.number(tick) if tick else "0" for tick in ticks])
+    bar.ax.tick_params(labelsize=8)
+    return bar
 
 
 def hide_ticks(ax: Axes, frame: bool = True) -> None:
@@ -105,12 +143,7 @@ def arrow(
 
 
 def plot_reach(changes: Mapping[str, Tensor], position: tuple[int, int]) -> Picture:
-    """Where the output changes when one position of the input does, and at how many positions.
-
-    Args:
-        changes: title -> (C, H, W), output after minus output before.
-        position: (row, column) of what was changed.
-    """
+    """Where the output changes (C, H, W, after minus before), by title, when the input does at (row, column)."""
     figure, axes = subplots(3.1 * len(changes) + 0.4, 3.4, 1, len(changes))
     said = []
     for ax, (title, change) in zip(axes, changes.items(), strict=True):

@@ -1,44 +1,28 @@
-"""Layers as matrices: how those that mix positions are drawn, compared, and timed.
+"""The pictures of notebook 01: layers that mix positions, as matrices and maps; and how they are timed.
 
 A layer that makes every output position a weighted sum of input positions is a matrix M with a row for each output
 position and a column for each input position:
 
     y[p] = sum over q of M[p, q] · x[q]           positions are counted row by row: p = W · row + column
 
-For a convolution M is its Toeplitz matrix, for self-attention the softmax of the scores. Row p, cut into H rows of W
-again, is a map: what p takes from where. Here is what draws such matrices and maps, and what measures and plots costs.
-
-Shapes: H x W positions, h x w pixels of the photograph that they lie over (multiples of H and W).
+Shapes: H x W positions, h x w pixels of the photograph below them (multiples of H and W).
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from timeit import Timer
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
-from c2f.maps.picture import (
-    INK,
-    PURPLE,
-    SIGNED,
-    SOFT,
-    TEST,
-    TRAIN,
-    WINDOW,
-    Picture,
-    as_pixels,
-    new_figure,
-    number,
-    outline,
-    symmetric_limit,
-)  # fmt: skip
+from c2f.maps.picture import INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, number
+from c2f_course.figures.drawing import draw_signed, finish, outline, scale_below, subplots
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
-from c2f_course.figures.drawing import subplots
 from c2f_course.widgets.panel import Box, Panel
 
 Key = TypeVar("Key")
@@ -48,7 +32,7 @@ def unit_tokens(images: Tensor, score: float = 3.0) -> Tensor:
     """Colours of positions as tokens for a first look at attention: alike colours give a large product, unlike a small.
 
     Each image's three colours are standardised over its positions, and then each position's are stretched to one
-    length, so that with queries and keys equal to them the scores q · k / √3 run from -score to score.
+    length, so that with queries and keys equal to them the logits q · k / √3 run from -score to score.
 
     Shape: uint8 or float (N, 3, H, W), unchanged.
     """
@@ -64,10 +48,9 @@ def lay_over(photograph: Tensor, weights: Tensor, limit: float | None = None) ->
     (3, h, w) -> float from 0 to 1 (3, h, w).
     """
     zoom = torch.ones(photograph.shape[-2] // weights.shape[0], photograph.shape[-1] // weights.shape[1])
-    share = torch.kron(weights.detach().cpu().float() / (limit or symmetric_limit(weights)), zoom).clamp(-1, 1)
+    share = torch.kron(weights.detach().cpu().float() / (limit or weights.abs().max().item() or 1.0), zoom).clamp(-1, 1)
     colours = torch.from_numpy(colormaps[SIGNED](((share.sign() + 1) / 2 * 0.86 + 0.07).numpy())[..., :3])
-    scale = 1 if photograph.is_floating_point() else 255
-    grey = 0.45 + 0.55 * photograph.cpu().float().mean(0, keepdim=True) / scale
+    grey = 0.45 + 0.55 * photograph.cpu().float().mean(0, keepdim=True) / (1 if photograph.is_floating_point() else 255)
     return torch.lerp(grey, colours.float().permute(2, 0, 1), 0.85 * share.abs())
 
 
@@ -81,13 +64,10 @@ def plot_positions(photograph: Tensor, small: Tensor) -> Picture:
     bright = small.float().mean(0) >= (0.5 if small.is_floating_point() else 127.5)
     for p, ink in enumerate("black" if light else "white" for light in bright.flatten()):
         right.text(p % width, p // width, str(p), ha="center", va="center", fontsize=8, color=ink)
-    for ax, title in ((left, f"{pixels}, for you"), (right, f"{height}×{width} positions, for the layers")):
-        ax.set(title=title, xlabel="column", ylabel="row")
-    return Picture(
-        figure,
-        f"A photograph of {pixels}, and the {height}×{width} positions left of it, counted row by row from 0 at the "
-        f"top left to {height * width - 1} at the bottom right.",
-    )
+    left.set(title=f"{pixels}, for you", xlabel="column", ylabel="row")
+    right.set(title=f"{height}×{width} positions, for the layers", xlabel="column", ylabel="row")
+    alt = f"A photograph of {pixels}, and the {height}×{width} positions left of it, counted row by row from 0 at the "
+    return Picture(figure, f"{alt}top left to {height * width - 1} at the bottom right.")
 
 
 def plot_matrices(matrices: Mapping[str, Tensor], photograph: Tensor, positions: Sequence[tuple[int, int]]) -> Picture:
@@ -95,59 +75,75 @@ def plot_matrices(matrices: Mapping[str, Tensor], photograph: Tensor, positions:
 
     Each matrix and each row has its own colour scale; zero is white. positions: (row, column) of at most three rows.
     """
-    if len(matrices) == 1:
+    mosaic = [list(matrices), *([f"{name} {position}" for name in matrices] for position in positions)]
+    if len(matrices) == 1:  # its rows beside it, and not below
         (name,) = matrices
-        figure = new_figure(8.6, 5.2)
         mosaic = [[name, f"{name} {position}"] for position in positions]
+        figure = new_figure(8.6, 5.2)
         axes = figure.subplot_mosaic(mosaic, width_ratios=[2.1, 1])
     else:
         figure = new_figure(4.75 * len(matrices), 8.2)
-        mosaic = [[f"{name} {position}" for name in matrices] for position in positions]
-        axes = figure.subplot_mosaic([list(matrices), *mosaic], height_ratios=[1.35] + [1] * len(positions))
+        axes = figure.subplot_mosaic(mosaic, height_ratios=[1.35] + [1] * len(positions))
     told = []
     for name, matrix in matrices.items():
-        side = round(len(matrix) ** 0.5)
-        ax, ticks = axes[name], range(0, len(matrix), side)
-        figure.colorbar(_draw_signed(ax, matrix, symmetric_limit(matrix)), ax=ax, shrink=0.7)
+        side, ax = round(len(matrix) ** 0.5), axes[name]
+        ticks = range(0, len(matrix), side)
+        figure.colorbar(draw_signed(ax, matrix), ax=ax, shrink=0.7)
         ax.set(title=name, xticks=ticks, yticks=ticks, xlabel="input position q", ylabel="output position p")
-        rows = []
+        told.append(f"{name}: {int((matrix != 0).sum()):,} of {matrix.numel():,} numbers are not zero")
         for (row, column), colour in zip(positions, (WINDOW, TRAIN, PURPLE), strict=False):
             p, over = side * row + column, axes[f"{name} {(row, column)}"]
             weights = matrix[p].view(side, side)
-            count = int((weights != 0).sum())
+            count, ends = int((weights != 0).sum()), f"from {number(weights.min())} to {number(weights.max())}"
             outline(ax, p - 0.3, -0.2, 1.6, len(matrix) + 0.4, colour, linewidth=1.5, clip_on=False)
             over.imshow(as_pixels(lay_over(photograph, weights)), extent=(-0.5, side - 0.5, side - 0.5, -0.5))
             outline(over, row, column, 1, 1, colour, clip_on=False)
             over.set(xlabel="column", ylabel="row")
             over.set_title(f"row p = {p} over the image (□ is p)\n{count} of {side**2} are not zero", fontsize=10)
-            ends = f"from {number(weights.min())} to {number(weights.max())}"
-            rows.append(f"row {p} (row {row}, column {column} of the map) has {count} weights, {ends}")
-        nonzero = f"{int((matrix != 0).sum()):,} of {matrix.numel():,} numbers are not zero"
-        told.append(f"{name}: {nonzero}; {'; '.join(rows)}.")
-    return Picture(figure, " ".join(told))
+            told[-1] += f"; row {p} (row {row}, column {column} of the map) has {count} weights, {ends}"
+    return Picture(figure, f"{'. '.join(told)}.")
 
 
 def plot_table(
     rows: Mapping[str, Mapping[str, Tensor]], alt: str, title: str = "", *,
-    position: tuple[int, int] | None = None, signs: Mapping[str, str] | None = None,
+    position: tuple[int, int] | None = None, signs: Mapping[str, str] = MappingProxyType({}),
 ) -> Picture:  # fmt: skip
     """Maps and images as a table; the maps of a column share one colour scale, so that rows compare.
 
-    Args:
-        rows: name of the row -> title of the column -> (H, W) numbers, or an image (3, h, w); the same columns in each.
-        alt: the sentence that says what the figure shows, with its numbers.
-        position: (row, column) to be outlined on all maps.
-        signs: title of a column -> what stands before it, such as ⊙ or =.
+    rows: name of the row -> title of the column -> (H, W) numbers, or an image (3, h, w); the same columns in each.
+    alt: the sentence that says what the figure shows. position: (row, column) to be outlined on all maps.
+    signs: title of a column -> what stands before it, such as ⊙ or =.
     """
-    panels = []
-    for row in rows.values():
-        panels.append([])
-        for name, values in row.items():
-            is_map = values.ndim == 2
-            limit = max(symmetric_limit(other[name]) for other in rows.values()) if is_map else None
-            boxes = (Box(*position, 1, 1, INK),) if is_map and position else ()
-            panels[-1].append(Panel(name, values, limit, boxes, sign=(signs or {}).get(name, "")))
-    return plot_panels(panels, alt, title, labels=list(rows))
+
+    def panel(name: str, values: Tensor) -> Panel:
+        if values.ndim > 2:
+            return Panel(name, values)
+        limit = max(row[name].abs().max().item() for row in rows.values())
+        return Panel(name, values, limit, [Box(*position, 1, 1, INK)] if position else (), sign=signs.get(name, ""))
+
+    return plot_panels([[panel(*item) for item in row.items()] for row in rows.values()], alt, title, labels=list(rows))
+
+
+def median_seconds(
+    steps: Mapping[Key, Callable[[], object]], rounds: int = 15, least_seconds: float = 2e-3
+) -> dict[Key, float]:
+    """The median processor seconds of one call of each step, on one thread, the steps measured in alternation.
+
+    In alternation, so that a busy moment slows all of them. One thread, since several wait for each other, and on a
+    computer that does something else as well that wait may be longer than a small layer takes.
+
+    rounds: how often each is measured. least_seconds: a measurement repeats a fast step for so long.
+    """
+    # The thread's own time leaves out what the computer does in between; where it is coarse, the wall clock must do.
+    clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
+    timers = {name: Timer("step()", globals={"step": step}, timer=clock) for name, step in steps.items()}
+    for step in steps.values():
+        step()  # the first call prepares what later ones need
+    seconds = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            seconds[name].append(timer.blocked_autorange(min_run_time=least_seconds).median)
+    return {name: median(each) for name, each in seconds.items()}
 
 
 def plot_panels(
@@ -174,34 +170,6 @@ def plot_panels(
     return Picture(figure, alt)
 
 
-def measure_in_turn(
-    steps: Mapping[Key, Callable[[], object]], rounds: int = 15, least_seconds: float = 2e-3
-) -> dict[Key, float]:
-    """The median processor seconds of one call of each step, on one thread, measured in turn.
-
-    In turn, so that a busy moment hits all alike. One thread, since several wait for each other, and on a computer that
-    does something else as well that wait may be longer than a small layer takes.
-
-    rounds: how often each is measured. least_seconds: a measurement calls a quick step as often as fills this time.
-    """
-    # The thread's own time leaves out what the computer does in between; where it is coarse, the wall clock must do.
-    clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
-    timers = {name: Timer(step, timer=clock) for name, step in steps.items()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        calls = {}
-        for name, timer in timers.items():
-            timer.timeit(1)  # the first call prepares what later ones find ready
-            calls[name] = max(1, round(least_seconds / max(min(timer.repeat(3, 1)), 1e-7)))
-        turns = [
-            {name: timer.timeit(calls[name]) / calls[name] for name, timer in timers.items()} for _ in range(rounds)
-        ]
-    finally:
-        torch.set_num_threads(threads)
-    return {name: median(turn[name] for turn in turns) for name in steps}
-
-
 def plot_costs(
     sides: Sequence[int], paper: Mapping[str, Sequence[float]], measured: Mapping[str, Sequence[float]], title: str
 ) -> Picture:
@@ -214,44 +182,32 @@ def plot_costs(
     """
     rate = max(paper[name][-1] / measured[name][-1] for name in paper) / 1e3  # multiply-adds a millisecond
     figure, ax = subplots(8.8, 5.4)
-    told = []
+    said = []
     for name, colour, mark in zip(paper, (TEST, TRAIN, SOFT), "osD", strict=False):
         ms = [1e3 * seconds for seconds in measured[name]]
         ax.loglog(sides, [count / rate for count in paper[name]], "--", color=colour, linewidth=1.4)
         ax.loglog(sides, ms, f"{mark}-", color=colour, linewidth=2, label=name)
         first, last = (_short(paper[name][i]) for i in (0, -1))
         begin, end = (f"{ms[i]:.0f}" if ms[i] >= 10 else f"{ms[i]:.2g}" for i in (0, -1))
-        told.append(f"{name} from {first} to {last} multiply-adds on paper and from {begin} to {end} ms measured")
+        said.append(f"{name} from {first} to {last} multiply-adds on paper and from {begin} to {end} ms measured")
     ax.plot([], [], "k--", linewidth=1.4, label="dashed: on paper")
-    ax.set(xlabel="side of the map (positions)", ylabel="measured: processor milliseconds a call", title=title)
+    finish(ax, title, "side of the map (positions)", "measured: processor milliseconds a call", "upper left")
     ax.set_xticks(sides, [str(side) for side in sides])
     ax.set_xticks([], minor=True)
-    ax.grid(alpha=0.25, which="major")
-    ax.spines["top"].set_visible(False)
-    ax.legend(frameon=False, loc="upper left")
+    ax.spines["right"].set_visible(True)
     count = ax.secondary_yaxis("right", functions=(lambda ms: ms * rate, lambda count: count / rate))
     count.set_ylabel("on paper: multiply-adds")
-    return Picture(figure, f"From a side of {sides[0]} to one of {sides[-1]}: {'; '.join(told)}.")
-
-
-def _draw_signed(ax: Axes, values: Tensor, limit: float):
-    return ax.imshow(values.detach().cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
+    return Picture(figure, f"From a side of {sides[0]} to one of {sides[-1]}: {'; '.join(said)}.")
 
 
 def _draw_panel(ax: Axes, panel: Panel) -> None:
-    is_map = panel.values.ndim == 2
-    limit = panel.limit or (symmetric_limit(panel.values) if is_map else 1.0)
-    low = -limit if panel.colours == SIGNED else 0
-    values = panel.values.detach().cpu().numpy() if is_map else as_pixels(panel.values)
-    drawn = ax.imshow(values, cmap=panel.colours, vmin=low, vmax=limit)
-    bar = ax.figure.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.8, aspect=14, pad=0.04)
-    bar.set_ticks([low, limit], labels=[number(low), number(limit)])
-    bar.ax.tick_params(labelsize=8)
+    (height, width), is_map = panel.values.shape[-2:], panel.values.ndim == 2
+    drawn = draw_signed(ax, panel.values, panel.limit) if is_map else ax.imshow(as_pixels(panel.values), vmin=0)
+    bar = scale_below(drawn, drawn.get_clim(), shrink=0.8, aspect=14, pad=0.04)
     if not is_map:  # an image has no scale, but takes the room of one, so that the maps beside it stand at its height
         bar.ax.tick_params(color="none", labelcolor="none")
         bar.outline.set_visible(False)
         bar.solids.set_visible(False)
-    height, width = panel.values.shape[-2:]
     for box in panel.boxes:
         top, left = max(box.top, 0), max(box.left, 0)
         bottom, right = min(box.top + box.height, height), min(box.left + box.width, width)

@@ -9,35 +9,36 @@ Shapes: N images, C channels, H x W pixels, K classes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, median
+from math import inf
+from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, number, tidy
+from c2f.maps.picture import SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, number
 from c2f.training import augment as ops
 from c2f.training.recipes import Recipe
-from c2f_course.figures.drawing import finish, show_image, subplots
-
-Change = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
-"""From images (N, 3, H, W) in [0, 1], soft labels (N, K) and a strength to changed images and labels."""
+from c2f_course.figures.drawing import finish, show_image, subplots, told
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One augmentation with its knob."""
+    """One augmentation with its knob, from 0 (off) to `most`."""
 
     meaning: str
     """What the strength is, to follow the number: 20 "degrees at most, either way"."""
     usual: float
     most: float
     step: float
-    change: Change
+    change: Callable[..., Tensor | tuple[Tensor, Tensor]]
+    """From images (N, 3, H, W) in [0, 1] and a strength to images; with `mixes` from images, labels (N, K), strength to
+    images and labels."""
     tell: Callable[[Tensor, float], list[str]]
     """One or two lines on each image's own random numbers; draws the same ones in the same order as `change`."""
     label: str
     """What becomes of the label."""
+    mixes: bool = False
 
 
 class Drawn(NamedTuple):
@@ -51,12 +52,8 @@ class Drawn(NamedTuple):
 def draw_augmented(name: str, images: Tensor, targets: Tensor, strength: float, seed: int = 0) -> Drawn:
     """Run one of `AUGMENTATIONS` on a batch, with random numbers that depend on `seed` alone.
 
-    Args:
-        images: (N, 3, H, W), uint8 or float from 0 to 1.
-        targets: soft labels (N, K).
-        strength: 0 (off) to the augmentation's `most`.
-
-    Raises ValueError for a name or a strength that is not there.
+    images: (N, 3, H, W), uint8 or float from 0 to 1. targets: soft labels (N, K). strength: 0 (off) to the
+    augmentation's `most`. Raises ValueError for a name or a strength that is not there.
     """
     if name not in AUGMENTATIONS:
         raise ValueError(f"there is no augmentation {name!r}; use one of {', '.join(AUGMENTATIONS)}.")
@@ -68,10 +65,13 @@ def draw_augmented(name: str, images: Tensor, targets: Tensor, strength: float, 
         return Drawn(images, targets, ["as it is"] * len(images))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        told = chosen.tell(images, strength)
+        texts = chosen.tell(images, strength)
         torch.manual_seed(seed)
-        changed, targets = chosen.change(images, targets, strength)
-    return Drawn(changed.clamp(0, 1), targets, told)
+        if chosen.mixes:
+            images, targets = chosen.change(images, targets, strength)
+        else:
+            images = chosen.change(images, strength)
+    return Drawn(images.clamp(0, 1), targets, texts)
 
 
 def steps_of(recipe: Recipe) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
@@ -91,24 +91,17 @@ def steps_of(recipe: Recipe) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
 
 def milder(recipe: Recipe, share: float) -> Recipe:
     """The recipe with every augmentation's strength times `share` (0 is off), as far as each can go."""
-    whole = {name: getattr(recipe, name) * share for name in ("rotation", "mixup", "cutmix")}
-    parts = ("color_jitter", "image_mixup", "erasing", "flip")
+    most = {"color_jitter": 1, "image_mixup": 1, "erasing": 1, "flip": 1, "rotation": inf, "mixup": inf, "cutmix": inf}
     return replace(
         recipe,
         crop_scale=max(0.05, 1 - (1 - recipe.crop_scale) * share),
         crop_padding=round(recipe.crop_padding * share),
         rand_augment=min(10, round(recipe.rand_augment * share)),
-        **whole,
-        **{name: min(1.0, getattr(recipe, name) * share) for name in parts},
+        **{name: min(float(top), getattr(recipe, name) * share) for name, top in most.items()},
     )
 
 
 # What each one drew: the same calls as in c2f.training.augment, in the same order. Tests hold the two together.
-
-
-def _tell_jitter(images: Tensor, amount: float) -> list[str]:
-    drawn = ops.uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3).T.tolist()
-    return [f"brightness × {b:.2f}\ncontrast {c:.2f}, colour {s:.2f}" for b, c, s in drawn]
 
 
 def _tell_crop(images: Tensor, lost: float) -> list[str]:
@@ -118,27 +111,31 @@ def _tell_crop(images: Tensor, lost: float) -> list[str]:
     return [f"keeps {h:.0f}×{w:.0f} pixels\n({h * w / (height * width):.0%} of the area)" for h, w in kept]
 
 
+def _tell_each(form: Callable[..., str], draw: Callable[[Tensor, float], Tensor]) -> Callable[..., list[str]]:
+    """From images and a strength to what `form` says of the numbers (N, ...) that `draw` drew for each image."""
+    return lambda images, strength: [form(drawn) for drawn in draw(images, strength).tolist()]
+
+
+def _own(share: float) -> str:
+    return f"{share:.0%} its own"
+
+
+def _erased_share(images: Tensor, probability: float) -> Tensor:
+    boxes = ops.random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
+    return boxes.height * boxes.width / images[0, 0].numel() * ops.chance(images, probability)
+
+
+def _blended_share(images: Tensor, probability: float) -> Tensor:
+    chosen, kept = ops.chance(images, probability), ops.beta(images, alpha=1.5)
+    return torch.where(chosen, kept, 1.0)
+
+
 def _tell_shift(images: Tensor, padding: float) -> list[str]:
     told = []
     for down, right in torch.randint(-round(padding), round(padding) + 1, (2, len(images))).T.tolist():
         moves = ((down, "down" if down > 0 else "up"), (right, "right" if right > 0 else "left"))
         told.append(", ".join(f"{abs(pixels)} {way}" for pixels, way in moves if pixels) or "not moved")
     return told
-
-
-def _tell_erasing(images: Tensor, probability: float) -> list[str]:
-    boxes = ops.random_boxes(images, area=(0.02, 0.33), ratio=(0.3, 1 / 0.3))
-    shares = boxes.height * boxes.width / images[0, 0].numel() * ops.chance(images, probability)
-    return [f"{share:.0%} erased" if share else "as it is" for share in shares.tolist()]
-
-
-def _tell_flip(images: Tensor, probability: float) -> list[str]:
-    return ["mirrored" if chosen else "as it is" for chosen in ops.chance(images, probability).tolist()]
-
-
-def _tell_rotation(images: Tensor, degrees: float) -> list[str]:
-    drawn = ops.uniform(images, -degrees, degrees).tolist()
-    return [f"{abs(d):.0f}° to the {'left' if d > 0 else 'right'}" if round(d) else "0°" for d in drawn]
 
 
 def _tell_rand_augment(images: Tensor, magnitude: float) -> list[str]:
@@ -151,64 +148,54 @@ def _tell_rand_augment(images: Tensor, magnitude: float) -> list[str]:
     return [",\n".join(text) for text in told]
 
 
-def _tell_share(weights: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], list[str]]:
-    return lambda images, s: [f"{share:.0%} its own" for share in weights(images, s).flatten(1).mean(1).tolist()]
-
-
-def _image_mixup_weights(images: Tensor, probability: float) -> Tensor:
-    chosen, kept = ops.chance(images, probability), ops.beta(images, alpha=1.5)
-    return torch.where(chosen, kept, 1.0)[:, None]
-
-
-def _images_only(change: Callable[[Tensor, float], Tensor]) -> Change:
-    return lambda images, targets, strength: (change(images, strength), targets)
-
-
 AUGMENTATIONS: dict[str, Augmentation] = {
     "colour jitter": Augmentation(
-        "at most, up or down, for each of brightness, contrast and colour", 0.2, 0.9, 0.1,
-        _images_only(ops.color_jitter), _tell_jitter,
+        "at most, up or down, for each of brightness, contrast and colour", 0.2, 0.9, 0.1, ops.color_jitter,
+        _tell_each(lambda drawn: "brightness × {:.2f}\ncontrast {:.2f}, colour {:.2f}".format(*drawn),
+                   lambda images, amount: ops.uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3).T),
         "The label stays, unless colour is what tells the classes apart: a ripe tomato from a green one.",
     ),
     "resized crop": Augmentation(
-        "of the area may be lost", 0.4, 0.9, 0.1,
-        _images_only(lambda images, lost: ops.random_resized_crop(images, 1 - lost)), _tell_crop,
-        "The label stays as long as the object is in what is left.",
+        "of the area may be lost", 0.4, 0.9, 0.1, lambda images, lost: ops.random_resized_crop(images, 1 - lost),
+        _tell_crop, "The label stays as long as the object is in what is left.",
     ),
     "shift": Augmentation(
-        "pixels at most, along each axis", 4, 12, 1,
-        _images_only(lambda images, pixels: ops.random_shift(images, round(pixels))), _tell_shift,
-        "The label stays.",
+        "pixels at most, along each axis", 4, 12, 1, lambda images, pixels: ops.random_shift(images, round(pixels)),
+        _tell_shift, "The label stays.",
     ),
     "RandAugment": Augmentation(
-        "is the magnitude, of 10, of two operations", 9, 10, 1, _images_only(ops.rand_augment), _tell_rand_augment,
+        "is the magnitude, of 10, of two operations", 9, 10, 1, ops.rand_augment, _tell_rand_augment,
         "The label stays for photographs; one operation of the fourteen turns, by up to 30 degrees.",
     ),
     "erasing": Augmentation(
-        "of the images lose a rectangle", 0.5, 1.0, 0.1, _images_only(ops.random_erasing), _tell_erasing,
+        "of the images lose a rectangle", 0.5, 1.0, 0.1, ops.random_erasing,
+        _tell_each(lambda share: f"{share:.0%} erased" if share else "as it is", _erased_share),
         "The label stays as long as the rectangle does not hide what it is about.",
     ),
     "flip": Augmentation(
-        "of the images are mirrored", 0.5, 1.0, 0.1, _images_only(ops.random_flip), _tell_flip,
+        "of the images are mirrored", 0.5, 1.0, 0.1, ops.random_flip,
+        _tell_each(lambda chosen: "mirrored" if chosen else "as it is", ops.chance),
         "The label stays for animals and things; a mirrored digit or letter is another one, or none.",
     ),
     "rotation": Augmentation(
-        "degrees at most, either way", 20, 180, 10, _images_only(ops.random_rotation), _tell_rotation,
+        "degrees at most, either way", 20, 180, 10, ops.random_rotation,
+        _tell_each(lambda d: f"{abs(d):.0f}° to the {'left' if d > 0 else 'right'}" if round(d) else "0°",
+                   lambda images, degrees: ops.uniform(images, -degrees, degrees)),
         "The label stays for small angles; at 180 degrees a 6 is a 9.",
     ),
     "MixUp": Augmentation(
         "is alpha of the Beta distribution that the share comes from", 0.8, 2.0, 0.1, ops.mixup,
-        _tell_share(ops.mixup_weights),
-        "The label is mixed in the image's proportion.",
+        _tell_each(_own, lambda images, alpha: ops.mixup_weights(images, alpha).flatten(1).mean(1)),
+        "The label is mixed in the image's proportion.", mixes=True,
     ),
     "CutMix": Augmentation(
         "is alpha of the Beta distribution that the area comes from", 1.0, 2.0, 0.1, ops.cutmix,
-        _tell_share(ops.cutmix_weights),
-        "The label is mixed in proportion to the area.",
+        _tell_each(_own, lambda images, alpha: ops.cutmix_weights(images, alpha).flatten(1).mean(1)),
+        "The label is mixed in proportion to the area.", mixes=True,
     ),
     "image-level mixup": Augmentation(
-        "of the images are blended with another", 1.0, 1.0, 0.1, _images_only(ops.image_mixup),
-        _tell_share(_image_mixup_weights),
+        "of the images are blended with another", 1.0, 1.0, 0.1, ops.image_mixup,
+        _tell_each(_own, _blended_share),
         "The label stays, although half of the image may be something else. The seed recipe lists this and, as it "
         "calls it, nothing is blended.",
     ),
@@ -223,71 +210,61 @@ def plot_image_table(
 
     rows: (M, 3, H, W) images for each row's name, uint8 or float from 0 to 1. side: inches of one image.
     """
-    count = len(next(iter(rows.values())))
-    lines = max((text.count("\n") + 1 for row in captions for text in row), default=0)
-    margin = 0.085 * max(map(len, rows))
+    count, words = len(next(iter(rows.values()))), [text for row in captions for text in row]
+    lines = max((text.count("\n") + 1 for text in words), default=0)
+    width = count * (side + 0.08) + 0.085 * max(map(len, rows)) + 0.1
     height = len(rows) * (side + 0.17 * lines + 0.05) + 0.25 * bool(columns) + 0.35 * bool(title)
-    figure, axes = subplots(count * (side + 0.08) + margin + 0.1, height, len(rows), count, squeeze=False)
+    figure, axes = subplots(width, height, len(rows), count, title, squeeze=False)
     for r, (name, images) in enumerate(rows.items()):
         for c, (ax, image) in enumerate(zip(axes[r], images, strict=True)):
             show_image(ax, image, columns[c] if columns and r == 0 else "", 9)
             ax.set_xlabel(captions[r][c] if captions else "", fontsize=8, labelpad=2)
         axes[r, 0].set_ylabel(name, fontsize=10, rotation=0, ha="right", va="center")
-    figure.suptitle(title, fontsize=11)
-    named = {
-        "rows": [name for name in rows if name.strip()],
-        "columns": columns,
-        "captions": [text for row in captions for text in row],
-    }
-    listed = [
-        f"{what}: {', '.join(' '.join(text.split()) for text in texts)}" for what, texts in named.items() if texts
-    ]
-    size = f"{len(rows)} row{'s' * (len(rows) > 1)} of {count} images"
-    return Picture(figure, f"{title + ': ' if title else ''}{'; '.join([size, *listed])}.")
+    named = {"rows": [name for name in rows if name.strip()], "columns": columns, "captions": words}
+    said = told((what, ", ".join(" ".join(text.split()) for text in texts)) for what, texts in named.items() if texts)
+    size = f"{title + ': ' * bool(title)}{len(rows)} row{'s' * (len(rows) > 1)} of {count} images"
+    return Picture(figure, f"{size}{'; ' * bool(said)}{said}.")
 
 
 def plot_histograms(before: Tensor, after: Tensor) -> Picture:
     """How often each value occurs before (uint8) and after normalisation of images (N, 3, H, W), colour by colour."""
     figure, axes = subplots(8.5, 2.8, 1, 2)
     styles = {"red": (TEST, "-"), "green": (WINDOW, "--"), "blue": (TRAIN, ":")}
-    for ax, values, name in zip(axes, (before.float(), after), ("as stored: 0 to 255", "normalised"), strict=True):
-        for channel, (colour, (ink, stroke)) in enumerate(styles.items()):
-            one = values[:, channel].flatten().cpu()  # from its own least to its own greatest: the same bins in both
+    before = before.float()
+    for ax, values, name in zip(axes, (before, after), ("as stored: 0 to 255", "normalised"), strict=True):
+        for one, (colour, (ink, stroke)) in zip(values.transpose(0, 1).cpu(), styles.items(), strict=True):
+            # From its own least to its own greatest: the same bins in both.
             counts, edges = torch.histogram(one, 30, range=(one.min().item(), one.max().item()), density=True)
             ax.stairs(counts.numpy(), edges.numpy(), color=ink, linestyle=stroke, linewidth=1.8, label=colour)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(title=name, xlabel="value of a pixel", ylabel="how often", yticks=[])
-        tidy(ax, grid="")
-    axes[0].legend(frameon=False)
+        legend = "best" if ax is axes[0] else ""
+        finish(ax, name, "value of a pixel", "how often", legend, grid="", yticks=[])
     return Picture(
         figure,
-        f"Pixel values as stored run from {before.min():.0f} to {before.max():.0f} with mean "
-        f"{before.float().mean():.0f}; normalised from {number(after.min())} to {number(after.max())}, with mean "
-        f"{number(after.mean())} and standard deviation {number(after.std())}.",
+        f"Pixel values as stored run from {before.min():.0f} to {before.max():.0f} with mean {before.mean():.0f}; "
+        f"normalised from {number(after.min())} to {number(after.max())}, with mean {number(after.mean())} and "
+        f"standard deviation {number(after.std())}.",
     )
 
 
 def plot_mixed(mixed: Tensor, targets: Tensor, names: Sequence[str], own: Sequence[int], *, title: str) -> Picture:
     """Each mixed image (M, 3, H, W), and below it its soft label (M, K) as bars; `own` is the class it began as."""
-    figure, axes = subplots(2.15 * len(mixed), 4.0, 2, len(mixed), squeeze=False, height_ratios=[1.15, 1])
-    told = []
+    style = {"squeeze": False, "height_ratios": [1.15, 1]}
+    figure, axes = subplots(2.15 * len(mixed), 4.0, 2, len(mixed), title, **style)
+    classes, said = range(len(names)), []
     for (above, below), image, target, first in zip(axes.T, mixed, targets.tolist(), own, strict=True):
         show_image(above, image, f"began as: {names[first]}")
-        below.barh(
-            range(len(names)), target, color=[TRAIN if k == first else TEST for k in range(len(names))], height=0.6
-        )
-        shares = [(k, share) for k, share in enumerate(target) if share >= 0.005]
-        for k, share in shares:
+        below.barh(classes, target, color=[TRAIN if k == first else TEST for k in classes], height=0.6)
+        shares = [(share, k) for k, share in enumerate(target) if share >= 0.005]
+        for share, k in shares:
             inside = {"x": share - 0.03, "ha": "right", "color": "white"}
             beside = {"x": share + 0.03, "ha": "left", "color": "black"}
             below.text(y=k, s=f"{share:.0%}", va="center", fontsize=9, **(inside if share > 0.7 else beside))
-        below.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="share of the label")
-        below.set_yticks(range(len(names)), names if below is axes[1, 0] else [""] * len(names), fontsize=9)
-        tidy(below, grid="")
-        parts = sorted(((share, names[k]) for k, share in shares), reverse=True)
-        told.append(" + ".join(f"{share:.0%} {name}" for share, name in parts))
-    figure.suptitle(title, fontsize=11)
-    return Picture(figure, f"{title}: {len(mixed)} mixed images with the labels {'; '.join(told)}.")
+        finish(below, "", "share of the label", grid="", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
+        below.set_yticks(classes, names if below is axes[1, 0] else [""] * len(names), fontsize=9)
+        parts = sorted(((share, names[k]) for share, k in shares), reverse=True)
+        said.append(" + ".join(f"{share:.0%} {name}" for share, name in parts))
+    return Picture(figure, f"{title}: {len(mixed)} mixed images with the labels {'; '.join(said)}.")
 
 
 def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: str) -> Picture:
@@ -296,24 +273,22 @@ def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: st
     seconds: for each name the times of one batch of so many images; "training step…" is drawn in another colour.
     """
     figure, ax = subplots(8.5, 0.9 + 0.29 * len(seconds))
-    listed = []
-    for row, (name, times) in enumerate(sorted(seconds.items(), key=lambda item: median(item[1]))):
+    micro = {name: [1e6 * t / images for t in times] for name, times in seconds.items()}
+    said = {}
+    for row, name in enumerate(sorted(micro, key=lambda name: median(micro[name]))):
         colour, mark = (TEST, "s") if name.startswith("training step") else (TRAIN, "o")
-        micro = [1e6 * t / images for t in times]
-        middle = median(micro)
-        ax.semilogx([min(micro), max(micro)], [row, row], color=colour, alpha=0.5, linewidth=3)
+        low, middle, high = min(micro[name]), median(micro[name]), max(micro[name])
+        said[name] = f"{middle:,.0f}" if middle >= 100 else f"{middle:.3g}"
+        ax.semilogx([low, high], [row, row], color=colour, alpha=0.5, linewidth=3)
         ax.plot(middle, row, mark, color=colour, markersize=7)
-        text = f"{middle:,.0f}" if middle >= 100 else f"{middle:.3g}"
-        ax.text(1.25 * max(micro), row, text, va="center", fontsize=9)
-        listed.append((name, text))
-    ax.set_yticks(range(len(listed)), [name for name, _ in listed])
-    scale = [1e6 * t / images for times in seconds.values() for t in times]
-    ax.set(xlim=(min(scale) / 1.5, 4 * max(scale)), ylim=(-0.7, len(listed) - 0.3), title=title)
-    ax.set_xlabel("microseconds an image (from one grid line to the next: ten times as long)")
+        ax.text(1.25 * high, row, said[name], va="center", fontsize=9)
+    ax.set_yticks(range(len(said)), said)
+    limits = {"xlim": (min(map(min, micro.values())) / 1.5, 4 * max(map(max, micro.values())))}
+    label = "microseconds an image (from one grid line to the next: ten times as long)"
+    finish(ax, title, label, grid="x", ylim=(-0.7, len(said) - 0.3), **limits)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.xaxis.set_tick_params(which="minor", bottom=False)
-    tidy(ax, grid="x")
-    return Picture(figure, f"{title}, in microseconds an image, medians: {', '.join(map(' '.join, listed))}.")
+    return Picture(figure, f"{title}, in microseconds an image, medians: {', '.join(map(' '.join, said.items()))}.")
 
 
 def plot_turning(images: Tensor, angles: Sequence[float], shares: Mapping[str, Sequence[float]], over: str) -> Picture:
@@ -326,55 +301,34 @@ def plot_turning(images: Tensor, angles: Sequence[float], shares: Mapping[str, S
     shown = torch.linspace(0, len(angles) - 1, len(images)).round().int().tolist()
     for ax, image, at in zip(above.subplots(1, len(images)), images, shown, strict=True):
         show_image(ax, image, f"{angles[at]:.0f}°", 9)
-    ax = below.subplots()
-    for (name, values), (colour, stroke) in zip(
-        shares.items(), ((TRAIN, "-"), (TEST, "--"), (SOFT, ":")), strict=False
-    ):
+    ax, styles = below.subplots(), ((TRAIN, "-"), (TEST, "--"), (SOFT, ":"))
+    for (name, values), (colour, stroke) in zip(shares.items(), styles, strict=False):
         ax.plot(angles, values, stroke, color=colour, linewidth=2, label=name)
     ax.set(ylim=(-0.02, 1.02), xlim=(angles[0], angles[-1]))
-    finish(ax, "", "turned by, in degrees", "probability", "best")
-    ax.set_title(f"What the network reads while the image turns, {over}", fontsize=11)
-    listed = "; ".join(f"{name}: {v[0]:.0%} at first and {v[-1]:.0%} at last" for name, v in shares.items())
+    title = f"What the network reads while the image turns, {over}"
+    finish(ax, title, "turned by, in degrees", "probability", "best", size=11)
+    listed = told((name, f"{v[0]:.0%} at first and {v[-1]:.0%} at last") for name, v in shares.items())
     turned = f"An image turned from {angles[0]:.0f} to {angles[-1]:.0f} degrees"
     return Picture(figure, f"{turned} is read ({over}) as {listed}.")
 
 
-def plot_accuracies(accuracies: Mapping[str, Sequence[float]], *, title: str) -> Picture:
-    """One dot a training, one line for their mean, for each way to train."""
-    figure, ax = subplots(8.5, 0.95 + 0.45 * len(accuracies))
-    told = []
-    for row, (name, values) in enumerate(accuracies.items()):
-        mean = fmean(values)
-        ax.plot(values, [row] * len(values), "o", color=TRAIN, alpha=0.6, markersize=8)
-        ax.plot([mean, mean], [row - 0.3, row + 0.3], color=TEST, linewidth=3)
-        ax.text(mean, row - 0.36, f"{mean:.0%}", ha="center", va="bottom", fontsize=9)
-        told.append(f"{name}: {mean:.1%} (from {min(values):.1%} to {max(values):.1%})")
-    ax.set_yticks(range(len(told)), list(accuracies))
-    ax.set(ylim=(len(told) - 0.5, -0.8), xlabel="share of held-out images that is right", title=title)
-    ax.margins(x=0.08)
-    tidy(ax, grid="x")
-    return Picture(figure, f"{title}, mean of {len(values)} trainings: {'; '.join(told)}.")
-
-
-# ---- The riddle of exercise 04.2
-
-RIDDLE = ("flip", "rotation", "shift", "erasing", "MixUp", "CutMix")
+RIDDLE = {
+    "flip": (1.0, 0), "rotation": (40, 5), "shift": (10, 6),
+    "erasing": (1.0, 2), "MixUp": (2.0, 14), "CutMix": (2.0, 45),
+}  # fmt: skip
+"""What the letters stand for: augmentations, each with its strength and its seed."""
 LETTERS = "ABCDEF"
 
 
 def riddle_images(images: Tensor) -> dict[str, Tensor]:
     """Two images (2, 3, H, W) a letter; each letter stands for one of `RIDDLE`, which one is drawn from a seed."""
-    order = torch.randperm(len(RIDDLE), generator=torch.Generator().manual_seed(4)).tolist()
-    return {letter: riddle_row(RIDDLE[number], images) for letter, number in zip(LETTERS, order, strict=True)}
+    names, order = list(RIDDLE), torch.randperm(len(RIDDLE), generator=torch.Generator().manual_seed(4)).tolist()
+    return {letter: riddle_row(names[i], images) for letter, i in zip(LETTERS, order, strict=True)}
 
 
 def riddle_row(name: str, images: Tensor) -> Tensor:
     """The first two images (2, 3, H, W) in [0, 1] under one augmentation, strong enough to be told."""
-    strength, seed = {
-        "flip": (1.0, 0), "rotation": (40, 5), "shift": (10, 6),
-        "erasing": (1.0, 2), "MixUp": (2.0, 14), "CutMix": (2.0, 45),
-    }[name]  # fmt: skip
-    return draw_augmented(name, images, torch.eye(len(images)), strength, seed).images[:2]
+    return draw_augmented(name, images, torch.eye(len(images)), *RIDDLE[name]).images[:2]
 
 
 def plot_riddle(images: Tensor, names: Sequence[str]) -> Picture:

@@ -4,13 +4,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from c2f.maps.picture import INK, SOFT, TEST, TRAIN, Display, Picture
-from c2f.training.recipes import Recipe
 from c2f_course.figures.drawing import KINDS, arrow, box, curves, finish, new_diagram, subplots
 
 
@@ -20,21 +20,19 @@ def smooth(values: Sequence[float], decay: float = 0.8) -> list[float]:
     Values that are not finite, as of a training that blew up, end it.
     """
     total, weight, averaged = 0.0, 0.0, []
-    for value in values:
-        if not math.isfinite(value):
-            break
+    for value in takewhile(math.isfinite, values):
         total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
         averaged.append(total / weight)
     return averaged
 
 
-def _draw_loss(ax: Axes, x: Sequence[float], losses: Sequence[float]) -> None:
+def draw_loss(ax: Axes, x: Sequence[float], losses: Sequence[float]) -> list[float]:
+    """Each step's loss, and the smoothed loss, which is returned."""
     smoothed = smooth(losses)
     ax.plot(x, losses, color=TRAIN, alpha=0.3, linewidth=1, label="each step")
     ax.plot(x[: len(smoothed)], smoothed, color=TRAIN, label="smoothed")
+    return smoothed
 
-
-# ---- The loop, drawn
 
 STEP_PARTS = {
     "images": (1.6, 4.9, 1.65, "images\nand labels"),
@@ -64,20 +62,20 @@ def plot_loop(*here: str) -> Picture:
     """One turn of the training loop; the parts `here`, names from `STEP_PARTS`, are on a yellow ground."""
     figure, ax = new_diagram(8.2, 3.0, (0.4, 15.6), (0, 6))
     ax.set_aspect("auto")
-    beside = {"average", "checkpoint"}  # beside the loop, not in it
-    boxes = {}
+    outside, boxes = {"average", "checkpoint"}, {}  # of the loop
     for name, (x, y, width, text) in STEP_PARTS.items():
-        style = {"edge": "--"} if name in beside else {}
-        boxes[name] = box(ax, x, y, text, width, 1.0 if "\n" in text else 0.65, lit=name in here, fontsize=10, **style)
-    for start, end, said, dx, dy in STEP_ARROWS:
+        style = {"edge": "--" if name in outside else "-", "lit": name in here, "fontsize": 10}
+        boxes[name] = box(ax, x, y, text, width, 1.0 if "\n" in text else 0.65, **style)
+    said = {"ha": "center", "va": "center", "fontsize": 8.5, "color": SOFT}
+    for start, end, text, dx, dy in STEP_ARROWS:
         arrow(ax, boxes[start], boxes[end], linewidth=1)
         x, y = ((STEP_PARTS[start][i] + STEP_PARTS[end][i]) / 2 for i in (0, 1))
-        ax.text(x + dx, y + dy, said, ha="center", va="center", fontsize=8.5, color=SOFT)
+        ax.text(x + dx, y + dy, text, **said)
     ax.plot([9.4, 9.4], [2.0, 0.6], "--", color=SOFT, linewidth=1)
-    for name in beside:
+    for name in outside:
         arrow(ax, (9.4, 0.6), boxes[name], SOFT, linewidth=1, linestyle="--")
     arrow(ax, boxes["augment"], boxes["loss"], path="bar,armA=0,armB=0,fraction=-0.115", linewidth=1)
-    ax.text(9.4, 5.8, "targets", ha="center", va="center", fontsize=8.5, color=SOFT, backgroundcolor="white")
+    ax.text(9.4, 5.8, "targets", backgroundcolor="white", **said)
     marked = ", ".join(STEP_PARTS[name][3].replace("\n", " ") for name in here)
     return Picture(
         figure,
@@ -101,7 +99,7 @@ def plot_first_step(gradients: Tensor, moves: Tensor, lr: float) -> Picture:
     ax.set_ylim(None, lr * 10_000)
     finish(ax, "The first step", "size of the gradient", "how far the weight moves", "upper left")
     low, high = gradients.float().quantile(torch.tensor([0.01, 0.99])).tolist()
-    share = ((moves / lr - 1).abs() < 0.1).float().mean().item()
+    share = ((moves / lr - 1).abs() < 0.1).float().mean()
     return Picture(
         figure,
         f"The gradients of {len(moves):,} weights lie between {low:.1g} and {high:.1g} (but for 1 % at each end), and "
@@ -110,50 +108,22 @@ def plot_first_step(gradients: Tensor, moves: Tensor, lr: float) -> Picture:
     )
 
 
-# ---- Loss and schedule
-
-
 def plot_smoothed_loss(smoothings: Sequence[float], classes: int = 10) -> Picture:
     """The loss against the probability p that goes to the true class, the rest being shared evenly by the others."""
     figure, ax = subplots(7.2, 3.4)
     p = torch.linspace(0.3, 0.9999, 2000, dtype=torch.float64)
     lowest = []
     for smoothing, (colour, stroke) in zip(smoothings, KINDS, strict=False):
-        true = 1 - smoothing + smoothing / classes
-
-        def loss(p: Tensor, true: float = true) -> Tensor:
-            return -torch.xlogy(true, p) - torch.xlogy(1 - true, (1 - p) / (classes - 1))
-
-        floor = loss(torch.tensor(true, dtype=torch.float64)).item()  # reached where p is the smoothed target itself
-        ax.plot(p, loss(p), stroke, color=colour, label=f"smoothing {smoothing:g}")
+        true = 1 - smoothing + smoothing / classes  # the smoothed target: at p = true the loss is lowest
+        x = torch.cat([p, torch.tensor([true])])
+        *losses, floor = (-torch.xlogy(true, x) - torch.xlogy(1 - true, (1 - x) / (classes - 1))).tolist()
+        ax.plot(p, losses, stroke, color=colour, label=f"smoothing {smoothing:g}")
         ax.plot(true, floor, "o", color=colour, markersize=7, zorder=3, clip_on=False)
         lowest.append(f"with {smoothing:g} at p = {true:.2f}, where it is {abs(floor):.2f}")
     ax.set(ylim=(0, 1.7), xlim=(0.3, 1.0))
     title = "The loss against the answer, ● where it is lowest"
     finish(ax, title, "probability p for the true class", "cross-entropy", "lower left")
     return Picture(figure, f"For {classes} classes the loss is lowest " + "; ".join(lowest) + ".")
-
-
-def plot_schedules(recipes: Mapping[str, Recipe], steps_per_epoch: int) -> Picture:
-    """The learning rate of every step of each recipe, before a single one is taken. At most four recipes."""
-    rates = {
-        name: [recipe.learning_rate(step, steps_per_epoch) for step in range(recipe.epochs * steps_per_epoch)]
-        for name, recipe in recipes.items()
-    }
-    figure, ax = subplots(7.2, 3.2)
-    curves(ax, rates)
-    ax.set_ylim(0, 1.4 * max(map(max, rates.values())))  # room for the names
-    finish(ax, "The schedule, drawn before it is used", "training step", "learning rate", legend="")
-    ax.legend(frameon=False, loc="upper right", ncols=2, fontsize=9)
-    said = "; ".join(
-        f"{name} begins at {each[0]:.2g}, is highest at step {each.index(max(each))} with {max(each):.2g} and ends at "
-        f"{each[-1]:.2g}"
-        for name, each in rates.items()
-    )
-    return Picture(figure, f"Over {max(map(len, rates.values()))} steps: {said}.")
-
-
-# ---- Watching
 
 
 class LiveLoss:
@@ -179,7 +149,7 @@ class LiveLoss:
             self.done()
 
     def score(self, accuracy: float) -> None:
-        """Note the share of held-out images that is right after the steps so far."""
+        """Note the accuracy on the held-out images after the steps so far."""
         self.scores.append((len(self.losses), accuracy))
 
     def done(self) -> None:
@@ -197,42 +167,36 @@ class LiveLoss:
         if not self.losses:
             raise ValueError("there is no step to plot yet; call step(loss) first.")
         figure, (left, right) = subplots(9.0, 3.2, 1, 2)
-        _draw_loss(left, range(1, len(self.losses) + 1), self.losses)
+        now = draw_loss(left, range(1, len(self.losses) + 1), self.losses)[-1]
         for (name, height), stroke in zip(self.lines.items(), ("--", ":", "-."), strict=False):
             left.axhline(height, color=SOFT, linestyle=stroke, linewidth=1.2, label=name)
-        if self.scores:
-            right.plot(*zip(*self.scores, strict=True), "s--", color=TEST, markersize=4, label="held-out images")
         left.set(xlim=(0, self.steps), ylim=(0, 1.5 * max([self.losses[0], *self.lines.values()])))
         right.set(xlim=(0, self.steps * 1.02), ylim=(0, 1.02))
-        finish(left, "Loss", "training step", "cross-entropy")
-        finish(right, "Accuracy", "training step", "share that is right", "lower right")
-        said = f"After {len(self.losses)} of {self.steps} steps the smoothed loss is {smooth(self.losses)[-1]:.2f}"
+        said = f"After {len(self.losses)} of {self.steps} steps the smoothed loss is {now:.2f}"
         said += f" (it began at {self.losses[0]:.2f})"
-        said += f" and {self.scores[-1][1]:.1%} of the held-out images are right" if self.scores else ""
+        if self.scores:
+            right.plot(*zip(*self.scores, strict=True), "s--", color=TEST, markersize=4, label="held-out images")
+            said += f" and {self.scores[-1][1]:.1%} of the held-out images are right"
+        finish(left, "Loss", "training step", "cross-entropy", "upper right")
+        finish(right, "Accuracy", "training step", "share that is right", "lower right")
         return Picture(figure, f"{said}.")
 
 
-# ---- Averaged weights, precision, resuming
-
-
-Pairs = Sequence[tuple[float, float]]
-
-
-def plot_averaged(steps: Sequence[int], latest: Pairs, averaged: Pairs, weight: Pairs) -> Picture:
-    """Noisy against averaged: `weight`, one weight and its average after every step, and results on held-out images.
+def plot_averaged(steps: Sequence[int], latest: Sequence, averaged: Sequence, weight: Sequence) -> Picture:
+    """Noisy against averaged: one weight and its average (pairs, after every step), and results on held-out images.
 
     After each of `steps`: (loss, accuracy) of the latest and of the averaged weights.
     """
     figure, (first, *axes) = subplots(9.6, 3.2, 1, 3)
     every = range(steps[-1] - len(weight) + 1, steps[-1] + 1)
     curves(first, dict(zip(("latest", "averaged"), zip(*weight, strict=True), strict=True)), every)
-    finish(first, "One weight", "training step", "its value", "best")
     ranges = []
     for name, series, mark, colour in (("latest", latest, "o-", TRAIN), ("averaged", averaged, "s--", TEST)):
         for ax, values in zip(axes, zip(*series, strict=True), strict=True):
             ax.plot(steps, values, mark, color=colour, markersize=3, linewidth=1, label=name)
         half = [loss for loss, _ in series[len(steps) // 2 :]]
         ranges.append(f"between {min(half):.2f} and {max(half):.2f}")
+    finish(first, "One weight", "training step", "its value", "best")
     finish(axes[0], "Loss, held-out images", "training step", "cross-entropy", "best")
     finish(axes[1], "Accuracy, held-out images", "training step", "share that is right", "best")
     return Picture(
@@ -240,25 +204,6 @@ def plot_averaged(steps: Sequence[int], latest: Pairs, averaged: Pairs, weight: 
         f"In the second half of steps {every[0]} to {every[-1]} the held-out loss of the latest weights moves "
         f"{ranges[0]}, that of the averaged ones {ranges[1]}; at the end {latest[-1][1]:.1%} and "
         f"{averaged[-1][1]:.1%} are right.",
-    )
-
-
-def plot_small_steps(sums: Mapping[str, Sequence[float]], addend: float) -> Picture:
-    """A sum that grows by the same addend again and again, in up to four precisions by name, and the gaps behind it."""
-    figure, (left, right) = subplots(9.0, 3.2, 1, 2)
-    curves(left, sums, linewidth=2)
-    finish(left, f"Add {addend:g} again and again", "additions", "the sum", "upper left")
-    sizes = torch.logspace(-4, 3, 400, dtype=torch.float64)
-    curves(right, {name: 2.0 ** (sizes.log2().floor() - bits) for name, bits in (("float32", 23), ("bf16", 7))}, sizes)
-    right.set(xscale="log", yscale="log")
-    right.axhline(addend, color=SOFT, linestyle=":", label=f"{addend:g}")
-    finish(right, "From one number to the next one", "size of the number", "distance to its neighbour", "best")
-    ends = " and ".join(f"{values[-1]:.4g} in {name}" for name, values in sums.items())
-    return Picture(
-        figure,
-        f"{len(next(iter(sums.values()))) - 1} additions of {addend:g} end at {ends}; next to 1 the numbers of float32 "
-        f"are {2.0**-23:.1g} apart and those of bf16 {2.0**-7:.1g}, and the gaps double with every doubling of the "
-        "number.",
     )
 
 
@@ -279,22 +224,16 @@ def plot_resumed(whole: Sequence[float], resumed: Mapping[str, Sequence[float]],
     left.set_ylim(0, 1.1 * max(map(max, [whole[begin:], *resumed.values()])))
     finish(left, "Loss before and after the stop (│)", "training step", "cross-entropy", "best")
     finish(right, "Distance from the training left alone", "training step", "difference of the loss", "best")
-    said = "; ".join(
-        f"{name} it is at most {max(each):.2g} from the training left alone" for name, each in apart.items()
-    )
-    return Picture(figure, f"Stopped after {stop} of {len(whole)} steps, the loss goes on: {said}.")
-
-
-# ---- Range test and bug hunt
+    said = (f"{name} it is at most {max(each):.2g} from the training left alone" for name, each in apart.items())
+    return Picture(figure, f"Stopped after {stop} of {len(whole)} steps, the loss goes on: {'; '.join(said)}.")
 
 
 def plot_range_test(rates: Sequence[float], losses: Sequence[float], chosen: float) -> Picture:
     """The loss of each step, perhaps not finite at last, against its rising rate, and the rate that was chosen."""
-    averaged = smooth(losses)
-    lowest = averaged.index(min(averaged))
     figure, ax = subplots(7.6, 3.4)
     ax.set_xscale("log")
-    _draw_loss(ax, rates, losses)
+    averaged = draw_loss(ax, rates, losses)
+    lowest = averaged.index(min(averaged))
     ax.plot(rates[lowest], averaged[lowest], "v", color=INK, markersize=8, label=f"lowest, at {rates[lowest]:.2g}")
     ax.axvline(chosen, color=TEST, linestyle="--", label=f"chosen: {chosen:.2g}")
     ax.set_ylim(0, 1.6 * averaged[0])
@@ -321,25 +260,20 @@ def plot_hunt(curves: Mapping[str, Curves], sound: Curves) -> Picture:
     figure, axes = subplots(2.4 * len(curves), 4.4, 2, len(curves), squeeze=False, sharey="row", sharex=True)
     said = []
     for (name, curve), (above, below) in zip(curves.items(), axes.T, strict=True):
+        steps = range(1, len(curve.losses) + 1)
         for each, style in ((sound, {"color": SOFT, "alpha": 0.5, "linewidth": 4}), (curve, {"color": TEST})):
-            losses, steps = smooth(each.losses), range(1, len(curve.losses) + 1)
-            losses, accuracies = losses[: len(steps)], each.accuracies[: len(steps) // every]
+            losses, accuracies = smooth(each.losses)[: len(steps)], each.accuracies[: len(steps) // every]
             above.plot(steps[: len(losses)], losses, **style)
             evaluated = steps[every - 1 :: every][: len(accuracies)]
             below.plot(evaluated, accuracies, marker="." if each is curve else "", **style)
         above.axhline(math.log(10), color=INK, linestyle=":", linewidth=1)
-        above.set_ylim(0, 4.2)
-        below.set_ylim(0, 1.02)
-        finish(above, f"curve {name}" if len(name) == 1 else name, "", "")
-        finish(below, "", "training step", "")
+        finish(above, f"curve {name}" if len(name) == 1 else name, ylim=(0, 4.2))
+        finish(below, "", "training step", ylim=(0, 1.02))
         end = losses[-1] if losses else math.nan
         said.append(f"{name} ends at a loss of {end:.2f} and an accuracy of {curve.accuracies[-1]:.0%}")
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("held-out accuracy")
     axes[0, -1].text(1.03, math.log(10), "ln 10", va="center", fontsize=9, transform=above.get_yaxis_transform())
     axes[0, 0].legend(["sound", "this one"], frameon=False, loc=(0.4, 0.2), fontsize=8.5)
-    return Picture(
-        figure,
-        f"After {len(sound.losses)} steps the sound loop is at a loss of {smooth(sound.losses)[-1]:.2f} and an "
-        f"accuracy of {sound.accuracies[-1]:.0%}; " + "; ".join(said) + ".",
-    )
+    alt = f"After {len(sound.losses)} steps the sound loop is at a loss of {smooth(sound.losses)[-1]:.2f} and an"
+    return Picture(figure, f"{alt} accuracy of {sound.accuracies[-1]:.0%}; {'; '.join(said)}.")

@@ -9,7 +9,7 @@ W; M a window's side, T = M² its tokens. A photograph is uint8 or float from 0 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,31 +18,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, to_rgba
 from torch import Tensor
 
-from c2f.maps.picture import (
-    HERE,
-    INK,
-    PURPLE,
-    SIGNED,
-    SOFT,
-    TEST,
-    TRAIN,
-    WINDOW,
-    Picture,
-    as_pixels,
-    new_figure,
-    number,
-    outline,
-    symmetric_limit,
-    tidy,
-)
+from c2f.maps.picture import HERE, INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number
 from c2f.models.baselines import BlockAttention
 from c2f.models.cost import MultiplyAdds
-from c2f_course.figures.drawing import draw_medians, name_rows, subplots
+from c2f_course.figures.drawing import draw_signed, finish, median_bars, outline, scale_below, subplots, told
 from c2f_course.figures.notebook_01 import lay_over
 
-MARKS = (WINDOW, TRAIN, PURPLE)
 SHARES = "Oranges"
-NO_TICKS = {"xticks": [], "yticks": []}
 Position = tuple[int, int]
 
 
@@ -63,47 +45,41 @@ def pieces(attention: BlockAttention) -> Tensor:
     return torch.tensor([first_seen[number] for number in numbers.flatten().tolist()]).view(numbers.shape)
 
 
-# ---- Windows on a photograph
-
-
 def plot_windows(photograph: Tensor, blocks: Mapping[str, BlockAttention], positions: Sequence[Position]) -> Picture:
     """The pieces of each block over the photograph, and around each of up to three tokens those that it attends to."""
     figure, axes = subplots(3.9 * len(blocks), 4.3, 1, len(blocks))
-    marks = list(zip(positions, MARKS, strict=False))
-    told = []
+    marks = list(zip(positions, (WINDOW, TRAIN, PURPLE), strict=False))
+    said = []
     for ax, (name, attention) in zip(axes, blocks.items(), strict=True):
         piece = pieces(attention)
         tint = torch.zeros(*piece.shape, 4)
         for position, colour in reversed(marks):
-            tint[piece == piece[position]] = _rgba(colour, 0.5)
+            tint[piece == piece[position]] = torch.tensor(to_rgba(colour, 0.5))
         _draw_tokens(ax, photograph, attention.grid, tint=tint, borders=piece, marks=marks)
         count, together = int(piece.max()) + 1, len({int(piece[position]) for position in positions})
         ax.set(title=f"{name}\n{count} pieces", xlabel="token column", ylabel="token row")
-        told.append(
-            f"{name} cuts the {piece.shape[0]}×{piece.shape[1]} tokens into {count} pieces, and the "
-            f"{len(positions)} marked tokens lie in {together} of them"
-        )
-    return Picture(figure, f"{'; '.join(told)}.")
+        cuts = f"{name} cuts the {piece.shape[0]}×{piece.shape[1]} tokens into {count} pieces"
+        said.append(f"{cuts}, and the {len(positions)} marked tokens lie in {together} of them")
+    return Picture(figure, f"{'; '.join(said)}.")
 
 
 def plot_roll(photograph: Tensor, attention: BlockAttention) -> Picture:
     """A shifted block without padding: the pieces on the image, and the rolled image cut into whole windows."""
-    grid, (down, right) = attention.grid, attention.shift
+    grid, (down, right), piece = attention.grid, attention.shift, pieces(attention)
     tint = torch.zeros(*grid, 4)  # what the roll takes to the other side
-    tint[:down], tint[:, :right], tint[:down, :right] = _rgba(TRAIN, 0.45), _rgba(TEST, 0.45), _rgba(PURPLE, 0.6)
+    blue, vermilion, purple = (torch.tensor(to_rgba(*c)) for c in ((TRAIN, 0.45), (TEST, 0.45), (PURPLE, 0.6)))
+    tint[:down], tint[:, :right], tint[:down, :right] = blue, vermilion, purple
     pixels = (photograph.shape[1] // grid[0], photograph.shape[2] // grid[1])
     rolled = photograph.roll((-down * pixels[0], -right * pixels[1]), dims=(1, 2))
-    windows = torch.arange(len(attention.tokens)).view(grid[0] // attention.window[0], -1)
+    windows, count = torch.arange(len(attention.tokens)).view(grid[0] // attention.window[0], -1), int(piece.max()) + 1
     windows = windows.repeat_interleave(attention.window[0], 0).repeat_interleave(attention.window[1], 1)
-
-    figure, axes = subplots(7.8, 4.2, 1, 2)
-    _draw_tokens(axes[0], photograph, grid, tint=tint, borders=pieces(attention))
-    _draw_tokens(axes[1], rolled, grid, tint=tint.roll((-down, -right), dims=(0, 1)), borders=windows)
-    count = int(pieces(attention).max()) + 1
-    axes[0].set_title(f"shifted by {down}: {count} pieces,\nthose at the edges are cut")
-    axes[1].set_title(f"rolled up and left by {down}:\n{len(attention.tokens)} whole windows")
-    for ax in axes:
-        ax.set(xlabel="token column", ylabel="token row")
+    figure, (left, right_ax) = subplots(7.8, 4.2, 1, 2)
+    _draw_tokens(left, photograph, grid, tint=tint, borders=piece)
+    _draw_tokens(right_ax, rolled, grid, tint=tint.roll((-down, -right), dims=(0, 1)), borders=windows)
+    title = f"shifted by {down}: {count} pieces,\nthose at the edges are cut"
+    left.set(title=title, xlabel="token column", ylabel="token row")
+    title = f"rolled up and left by {down}:\n{len(attention.tokens)} whole windows"
+    right_ax.set(title=title, xlabel="token column", ylabel="token row")
     return Picture(
         figure,
         f"Shifted by {down} rows and {right} columns, the windows leave {count} pieces on the {grid[0]}×{grid[1]} "
@@ -119,100 +95,110 @@ def plot_masks(photograph: Tensor, attention: BlockAttention, windows: Mapping[s
     """
     piece = pieces(attention).flatten()
     figure, axes = subplots(2.3 * len(windows), 4.9, 2, len(windows), squeeze=False)
-    told = []
+    said = []
     for (above, below), (name, window) in zip(axes.T, windows.items(), strict=True):
         tokens = attention.tokens[window].cpu()
         crop = _tokens_of(photograph, attention.grid, tokens.view(attention.window))
         _draw_tokens(above, crop, attention.window, 12, borders=piece[tokens].view(attention.window), linewidth=3)
-        above.set(**NO_TICKS)
+        above.set(xticks=[], yticks=[])
         above.set_title(name, fontsize=11)
         sees = piece[tokens][:, None] == piece[tokens]
         below.imshow(sees.numpy(), cmap=ListedColormap(["#444444", HERE]), vmin=0, vmax=1)
         pairs, ends = f"{int(sees.sum())} of {sees.numel()} pairs", [0, len(tokens) - 1]
         below.set(title=pairs, xlabel="key", xticks=ends, yticks=ends)
-        told.append(f"{name}, {len(piece[tokens].unique())} with {pairs} allowed")
+        said.append(f"{name}, {len(piece[tokens].unique())} with {pairs} allowed")
     axes[1, 0].set_ylabel("query")
-    return Picture(
-        figure,
-        f"Pieces in a window of the rolled image: {'; '.join(told)}. Yellow pairs may see each other, dark may not.",
-    )
+    alt = f"Pieces in a window of the rolled image: {'; '.join(said)}."
+    return Picture(figure, f"{alt} Yellow pairs may see each other, dark may not.")
+
+
+class _Tokens(NamedTuple):
+    """One panel: a photograph of so many tokens with its title, what stands below, and how it is drawn."""
+
+    title: str
+    photograph: Tensor
+    below: str
+    style: Mapping[str, Any]  # of `_draw_tokens`
+
+
+def _plot_tokens(rows: Sequence[Sequence[_Tokens]], alt: str, grid: Sequence[int], labels: Sequence[str]) -> Picture:
+    """Photographs of as many tokens in rows, each row with a label."""
+    columns, titles = max(map(len, rows)), sum(any(panel.title for panel in row) for row in rows)
+    height = 2.42 * len(rows) + 0.25 * titles
+    figure, axes = subplots(2.25 * columns, height, len(rows), columns, squeeze=False)
+    for line, row, label in zip(axes, rows, labels, strict=True):
+        line[0].set_ylabel(label)
+        for ax in line[len(row) :]:
+            ax.axis("off")
+        for ax, panel in zip(line, row, strict=False):
+            _draw_tokens(ax, panel.photograph, grid, **panel.style)
+            ax.set_title(panel.title, fontsize=10)
+            ax.set_xlabel(panel.below, fontsize=9)
+            ax.set(xticks=[], yticks=[])
+    return Picture(figure, alt)
 
 
 def plot_reach(
     photograph: Tensor, rows: Mapping[str, Sequence[Tensor]], positions: Sequence[Position], titles: Sequence[str]
 ) -> Picture:
-    """Which tokens a position knows of after one block, two, three …: those stay in colour, the others turn pale.
+    """Which tokens a position reaches after one block, two, three …: those stay in colour, the others turn pale.
 
     `rows`: name -> reaches (H, W) bool, one per title; `positions`: one per row.
     """
-    figure, axes = subplots(0.5 + 2.3 * len(titles), 0.4 + 2.4 * len(rows), len(rows), len(titles), squeeze=False)
-    told = []
-    for line, (name, reaches), position in zip(axes, rows.items(), positions, strict=True):
-        for ax, reach in zip(line, reaches, strict=True):
-            faded = _fade(_shrink(photograph, reach.shape, 6), reach)
-            marks = [(position, "black")]
-            _draw_tokens(ax, faded, reach.shape, borders=reach.long(), marks=marks, colour=WINDOW, linewidth=2)
-            ax.set_xlabel(f"{int(reach.sum())} of {reach.numel()} tokens", fontsize=9)
-            ax.set(**NO_TICKS)
-        line[0].set_ylabel(name)
-        counts = ", ".join(str(int(reach.sum())) for reach in reaches)
-        told.append(f"{name} from row {position[0]}, column {position[1]}: {counts}")
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=11)
-    return Picture(figure, f"How many tokens reach a position after {titles[0]} to {titles[-1]}. {'; '.join(told)}.")
-
-
-# ---- Weights
+    panels, said = [], {}
+    for (name, reaches), (row, column) in zip(rows.items(), positions, strict=True):
+        counts = [int(reach.sum()) for reach in reaches]
+        said[f"{name} from row {row}, column {column}"] = ", ".join(map(str, counts))
+        panels.append([])
+        for title, reach, count in zip(titles, reaches, counts, strict=True):
+            style = {"borders": reach.long(), "marks": [((row, column), "black")], "colour": WINDOW, "linewidth": 2}
+            image = _fade(_shrink(photograph, reach.shape, 6), reach)
+            below = f"{count} of {reach.numel()} tokens"
+            panels[-1].append(_Tokens(title if len(panels) == 1 else "", image, below, style))
+    alt = f"How many tokens reach a position after {titles[0]} to {titles[-1]}. {told(said)}."
+    return _plot_tokens(panels, alt, reach.shape, list(rows))
 
 
 def plot_one_window(
-    photograph: Tensor,
-    attention: BlockAttention,
-    window: int,
-    query: int,
-    scores: Tensor,
-    bias: Tensor,
+    photograph: Tensor, attention: BlockAttention, window: int, query: int, scores: Tensor, bias: Tensor,
     weights: Tensor,
-) -> Picture:
+) -> Picture:  # fmt: skip
     """One head in one window: scores of content, the bias of places, the softmax of their sum, and one row of it.
 
     `window` and `query` are counted from 0, in a block without padding; scores, bias, weights: (T, T), [query, key].
     """
     side, place = attention.window, divmod(query, attention.window[1])
     scores, bias, weights = (values.detach().cpu() for values in (scores, bias, weights))
-    row = weights[query].view(side)
-    figure = new_figure(9.5, 2.65)
-    grid = figure.add_gridspec(2, 9, width_ratios=[1, 0.14, 1, 0.16, 1, 0.36, 1, 0.16, 1], height_ratios=[1, 0.06])
-    axes = [figure.add_subplot(grid[0, i]) for i in (0, 2, 4, 6, 8)]
-    for i, sign in ((3, "+"), (5, "softmax\n→"), (7, "→")):
-        between = figure.add_subplot(grid[0, i])
-        between.axis("off")
-        between.text(0.5, 0.5, sign, ha="center", va="center", fontsize=11)
+    row, most = weights[query].view(side), weights.max().item()
+    widths = [1, 0.14, 1, 0.16, 1, 0.36, 1, 0.16, 1]
+    figure, (axes, bars) = subplots(9.5, 2.65, 2, 9, width_ratios=widths, height_ratios=[1, 0.06])
+    for ax in (*axes[1::2], bars[0], *bars[1::2], bars[8]):
+        ax.axis("off")
+    for ax, sign in zip(axes[3::2], ("+", "softmax\n→", "→"), strict=True):
+        ax.text(0.5, 0.5, sign, ha="center", va="center", fontsize=11)
     crop = _tokens_of(photograph, attention.grid, attention.tokens[window].cpu().view(side))
     _draw_tokens(axes[0], crop, side, 12, marks=[(place, WINDOW)])
     axes[0].set_title(f"window {window}\n□ is token {query}", fontsize=10)
-    limit, most = max(symmetric_limit(scores), symmetric_limit(bias)), weights.max().item()
-    for ax, column, title, values, colours, ticks in (
-        (axes[1], 2, "content\nq · k / √d", scores, SIGNED, [-limit, 0, limit]),
-        (axes[2], 4, "place\nrelative bias", bias, SIGNED, [-limit, 0, limit]),
-        (axes[3], 6, "weights\neach row sums to 1", weights, SHARES, [0, most]),
+    limit = max(scores.abs().max(), bias.abs().max()).item() or 1.0
+    for i, title, values, colours, ticks in (
+        (2, "content\nq · k / √d", scores, SIGNED, [-limit, 0, limit]),
+        (4, "place\nrelative bias", bias, SIGNED, [-limit, 0, limit]),
+        (6, "weights\neach row sums to 1", weights, SHARES, [0, most]),
     ):
-        drawn = ax.imshow(values.numpy(), cmap=colours, vmin=ticks[0], vmax=ticks[-1])
-        bar = figure.add_subplot(grid[1, column])
-        figure.colorbar(drawn, cax=bar, orientation="horizontal")
-        bar.set_xticks(ticks, labels=["0" if tick == 0 else number(tick) for tick in ticks], fontsize=8)
-        ax.set_title(title, fontsize=10)
-        ax.set(xticks=[], yticks=[query])
-        ax.set_xlabel("key", fontsize=9)
-        outline(ax, query, 0, 1, len(values), WINDOW, 1.5, zorder=3)
-    axes[4].imshow(row.numpy(), cmap=SHARES, vmin=0, vmax=most)
+        drawn = axes[i].imshow(values.numpy(), cmap=colours, vmin=ticks[0], vmax=ticks[-1])
+        scale_below(drawn, ticks, ax=None, cax=bars[i])
+        axes[i].set_title(title, fontsize=10)
+        axes[i].set(xticks=[], yticks=[query])
+        axes[i].set_xlabel("key", fontsize=9)
+        outline(axes[i], query, 0, 1, len(values), WINDOW, 1.5, zorder=3)
+    axes[8].imshow(row.numpy(), cmap=SHARES, vmin=0, vmax=most)
     for (y, x), value in np.ndenumerate(row.numpy()):
         ink = "white" if value > 0.6 * most else "black"
-        axes[4].text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=ink)
-    axes[4].set_title(f"its row {query},\nin per cent", fontsize=10)
-    _mark(axes[4], place, WINDOW)
-    for ax in (axes[0], axes[4]):
-        ax.set(**NO_TICKS)
+        axes[8].text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=9, color=ink)
+    axes[8].set_title(f"its row {query},\nin per cent", fontsize=10)
+    _mark(axes[8], place, WINDOW)
+    for ax in (axes[0], axes[8]):
+        ax.set(xticks=[], yticks=[])
     return Picture(
         figure,
         f"In window {window} the scores of content run from {number(scores.min())} to {number(scores.max())} and the "
@@ -229,80 +215,44 @@ def plot_offsets(tables: Mapping[str, Tensor]) -> Picture:
     """
     figure, axes = subplots(0.3 + 2.3 * len(tables), 3.65, 1, len(tables))
     widest = max(len(table) for table in tables.values()) / 2
-    told = []
+    said = {}
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         reach = len(table) // 2
-        end, limit = reach + 0.5, _limit_beside(table, (reach, reach))
-        extent = (-end, end, end, -end)
-        drawn = ax.imshow(table.detach().cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, extent=extent)
+        end, limit, ticks = reach + 0.5, _limit_beside(table, (reach, reach)), [-reach, 0, reach]
+        drawn = draw_signed(ax, table, limit, extent=(-end, end, end, -end))
         outline(ax, -reach, -reach, len(table), len(table), SOFT, 0.8, zorder=3)
         outline(ax, 0, 0, 1, 1, "black", 1.5, zorder=3)
-        ticks = [-reach, 0, reach]
         ax.set(xlim=(-widest, widest), ylim=(widest, -widest), xlabel="δ column", xticks=ticks, yticks=ticks)
         ax.set_title(f"{name}\nδ = 0: {number(table[reach, reach])}", fontsize=10)
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-        bar = figure.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.85, aspect=14, pad=0.03)
-        bar.set_ticks([-limit, 0, limit], labels=[number(-limit), "0", number(limit)])
-        bar.ax.tick_params(labelsize=8)
-        span = f"{table.numel()} entries from {number(table.min())} to {number(table.max())}"
-        told.append(f"{name.replace(chr(10), ' ')}: {span}")
+        scale_below(drawn, [-limit, 0, limit], shrink=0.85, aspect=14, pad=0.03)
+        said[name] = f"{table.numel()} entries from {number(table.min())} to {number(table.max())}"
     axes[0].set_ylabel("δ row")
-    return Picture(figure, f"A number for each offset δ. {'; '.join(told)}.")
-
-
-class _Overlay(NamedTuple):
-    """One panel: signed numbers over a pale photograph (or the photograph alone), and what stands below."""
-
-    title: str
-    photograph: Tensor
-    weights: Tensor | None = None
-    limit: float | None = None
-    below: str = ""
-
-
-def _plot_overlays(rows: Sequence[Sequence[_Overlay]], alt: str, grid: Sequence[int], position: Position) -> Picture:
-    """Panels in rows, each a map over its photograph: orange above zero, purple below; and a mark at `position`."""
-    columns, titles = max(map(len, rows)), sum(any(panel.title for panel in row) for row in rows)
-    figure, axes = subplots(
-        2.25 * columns, 2.2 * len(rows) + 0.25 * titles + 0.22 * len(rows), len(rows), columns, squeeze=False
-    )
-    for line, row in zip(axes, rows, strict=True):
-        for ax in line[len(row) :]:
-            ax.axis("off")
-        for ax, panel in zip(line, row, strict=False):
-            image = _shrink(panel.photograph, grid)
-            image = image if panel.weights is None else lay_over(image, panel.weights, panel.limit)
-            _draw_tokens(ax, image, grid, marks=[(position, "black")])
-            ax.set_title(panel.title, fontsize=10)
-            ax.set_xlabel(panel.below, fontsize=9)
-            ax.set(**NO_TICKS)
-    return Picture(figure, alt)
+    return Picture(figure, f"A number for each offset δ. {told(said)}.")
 
 
 def plot_rows_beside(
-    photograph: Tensor,
-    position: Position,
-    attention: Mapping[str, Tensor],
+    photograph: Tensor, position: Position, attention: Mapping[str, Tensor],
     modulation: Mapping[str, tuple[Tensor, Tensor]],
-) -> Picture:
+) -> Picture:  # fmt: skip
     """Rows of attention above, implied rows of ConvMod below with the U that they weigh, all over one photograph.
 
     All belong to the place at `position`. `attention`: name -> (H, W), a head's weights; `modulation`: name -> (row,
     U), each (H, W): the kernel laid over the map around the place, and what it weighs.
     """
 
-    def over(title: str, values: Tensor, total: bool = True) -> _Overlay:
-        return _Overlay(title, photograph, values, _limit_beside(values, position), _tell(values, total))
+    def over(title: str, values: Tensor, total: bool = True) -> _Tokens:
+        return _over(photograph, values, position, title, _tell(values, total))
 
     rows = [[over(f"Swin: {name}", weights) for name, weights in attention.items()]]
-    told = [f"Swin {name} {_tell(weights)}" for name, weights in attention.items()]
+    said = [f"Swin {name} {_tell(weights)}" for name, weights in attention.items()]
     for name, (row, u) in modulation.items():
         weighed = over("U, what it weighs", u, total=False)
         rows.append([over(f"ConvMod: {name}", row), weighed, over("row × U, the window map", row * u)])
-        told.append(f"ConvMod {name} {_tell(row)}, times U {_tell(row * u)}")
-    alt = f"At row {position[0]}, column {position[1]}: {'; '.join(told)}."
-    return _plot_overlays(rows, alt, row.shape, position)
+        said.append(f"ConvMod {name} {_tell(row)}, times U {_tell(row * u)}")
+    alt = f"At row {position[0]}, column {position[1]}: {'; '.join(said)}."
+    return _plot_tokens(rows, alt, row.shape, [""] * len(rows))
 
 
 def plot_same_place(
@@ -312,105 +262,93 @@ def plot_same_place(
 
     `kinds`: name -> (N, H, W); each kind has one colour scale.
     """
-    rows = [[_Overlay(name, photograph) for name, photograph in zip(names, photographs, strict=True)]]
-    told = []
+    grid, said = next(iter(kinds.values())).shape[1:], {}
+    marks = {"marks": [(position, "black")]}
+    rows = [[_Tokens(name, _shrink(photo, grid), "", marks) for name, photo in zip(names, photographs, strict=True)]]
     for kind, maps in kinds.items():
         limit = _limit_beside(maps, position)
-        rows.append([_Overlay("", photo, m, limit, _tell(m)) for photo, m in zip(photographs, maps, strict=True)])
-        apart = max((maps[0] - other).abs().max().item() for other in maps)
-        said = "the same for all" if apart == 0 else f"different by up to {number(apart)} at a token"
-        told.append(f"{kind.replace(chr(10), ' ')}: {said}")
-    alt = f"From row {position[0]}, column {position[1]} in {len(names)} photographs ({', '.join(names)}). "
-    picture = _plot_overlays(rows, f"{alt}{'; '.join(told)}.", maps.shape[1:], position)
-    for ax, label in zip(picture.figure.axes[:: len(names)], ["photograph", *kinds], strict=True):
-        ax.set_ylabel(label)
-    return picture
+        rows.append([_over(p, m, position, "", _tell(m), limit) for p, m in zip(photographs, maps, strict=True)])
+        apart = (maps - maps[0]).abs().max().item()
+        said[kind] = "the same for all" if apart == 0 else f"different by up to {number(apart)} at a token"
+    alt = f"From row {position[0]}, column {position[1]} in {len(names)} photographs ({', '.join(names)})."
+    return _plot_tokens(rows, f"{alt} {told(said)}.", grid, ["photograph", *kinds])
+
+
+def _over(
+    photograph: Tensor, values: Tensor, position: Position, title: str, below: str, limit: float | None = None
+) -> _Tokens:
+    """Signed numbers (H, W) over the pale photograph, orange above zero, purple below; and a mark at `position`."""
+    limit = limit or _limit_beside(values, position)
+    image = lay_over(_shrink(photograph, values.shape), values, limit)
+    return _Tokens(title, image, below, {"marks": [(position, "black")]})
 
 
 def plot_moves(moves: Sequence[int], changes: Mapping[str, Sequence[float]], window: int) -> Picture:
     """How much an output changes, at the same tokens, when the grid is moved on the image by so many tokens.
 
-    `changes`: name -> the size of the change relative to the output, one per move; whole windows of side `window` are
-    marked.
+    `changes`: name -> change over output, one per move; whole windows of side `window` are marked.
     """
     figure, ax = subplots(7.6, 3.3)
     for (name, line), colour, mark in zip(changes.items(), (TRAIN, TEST, SOFT), "so^", strict=False):
         ax.plot(moves, [100 * change for change in line], f"{mark}-", color=colour, linewidth=2, label=name)
     for at in range(0, max(moves) + 1, window):
         ax.axvline(at, color=SOFT, linestyle=":", linewidth=1.2, zorder=0)
-    ax.set(title="What changes when the image is moved (dotted: by whole windows)", xlabel="moved by so many tokens")
-    ax.set(ylabel="change of the output (%)", xticks=list(moves), ylim=(None, 125 * max(map(max, changes.values()))))
-    ax.legend(loc="upper center", ncols=len(changes), framealpha=1, edgecolor="none")
-    tidy(ax, grid="y")
-    told = (f"{name} by {', '.join(f'{change:.0%}' for change in line)}" for name, line in changes.items())
-    return Picture(figure, f"Moved by {moves[0]} to {moves[-1]} tokens, the output changes: {'; '.join(told)}.")
+    title = "What changes when the image is moved (dotted: by whole windows)"
+    legend = {"loc": "upper center", "ncols": len(changes), "frameon": True, "framealpha": 1, "edgecolor": "none"}
+    limits = {"xticks": list(moves), "ylim": (None, 125 * max(map(max, changes.values())))}
+    finish(ax, title, "moved by so many tokens", "change of the output (%)", legend, grid="y", **limits)
+    said = (f"{name} by {', '.join(f'{change:.0%}' for change in line)}" for name, line in changes.items())
+    return Picture(figure, f"Moved by {moves[0]} to {moves[-1]} tokens, the output changes: {'; '.join(said)}.")
 
 
-# ---- Padding and cost
-
-
-class Padded(NamedTuple):
-    """One stage: tokens of the image a side, those after padding, and the side of a window."""
-
-    tokens: int
-    padded: int
-    window: int
-
-
-def plot_padding(photograph: Tensor, models: Mapping[str, Sequence[Padded]]) -> Picture:
+def plot_padding(photograph: Tensor, models: Mapping[str, Sequence[tuple[int, int, int]]]) -> Picture:
     """What each stage of each model attends over: the image's own tokens, and the padding that fills up the windows.
 
-    All panels of a row show the padded grid; the square photograph in it shrinks where there is padding.
+    A stage is three sides: of the image in tokens, of the same with padding, and of a window. All panels of a row show
+    the padded grid; the square photograph in it shrinks where there is padding.
     """
-    columns = max(map(len, models.values()))
+    columns, photograph = max(map(len, models.values())), _shrink(photograph, (16, 16))
     figure, axes = subplots(0.4 + 2.3 * columns, 2.95 * len(models), len(models), columns)
     figure.get_layout_engine().set(h_pad=0.1)
-    told = []
+    said = {}
     for line, (name, stages) in zip(axes, models.items(), strict=True):
+        line[0].set_ylabel(name)
         for ax in line[len(stages) :]:
             ax.axis("off")
         for i, (ax, (tokens, padded, window)) in enumerate(zip(line, stages, strict=False)):
-            _draw_padded(ax, _shrink(photograph, (16, 16)), tokens, padded, window)
+            start, end = -0.5, padded - 0.5
+            ax.set_facecolor("#E4E4E4")
+            _draw_tokens(ax, photograph, (tokens, tokens), 64)
+            ax.set(xlim=(start, end), ylim=(end, start), xticks=[], yticks=[])
+            if 2 * tokens <= padded + 2:
+                text = {"ha": "center", "va": "center", "fontsize": 12, "color": "#555555"}
+                ax.text(padded / 2 - 0.5, 0.75 * padded, "padding", **text)
+            for lines in (ax.vlines, ax.hlines):
+                lines(np.arange(1, padded) - 0.5, start, end, color="white", linewidth=0.4, alpha=0.6)
+                lines(np.arange(0, padded + 1, window) - 0.5, start, end, TEST, linewidth=2, zorder=4, clip_on=False)
             ax.set_title(f"stage {i}: {tokens}×{tokens} tokens\nin {padded}×{padded}", fontsize=10)
             ax.set_xlabel(f"{tokens**2 / padded**2:.0%} is image", fontsize=9)
-        line[0].set_ylabel(name)
-        told.append(f"{name}: {', '.join(f'{s.tokens**2} of {s.padded**2}' for s in stages)}")
-    return Picture(figure, f"Tokens of the image among those attended over, stage by stage. {'; '.join(told)}.")
-
-
-def _draw_padded(ax: Axes, photograph: Tensor, tokens: int, padded: int, window: int) -> None:
-    start, end = -0.5, padded - 0.5
-    ax.set_facecolor("#E4E4E4")
-    _draw_tokens(ax, photograph, (tokens, tokens), 64)
-    ax.set(xlim=(start, end), ylim=(end, start), **NO_TICKS)
-    if 2 * tokens <= padded + 2:
-        ax.text(padded / 2 - 0.5, 0.75 * padded, "padding", ha="center", va="center", fontsize=12, color="#555555")
-    for lines in (ax.vlines, ax.hlines):
-        lines(np.arange(1, padded) - 0.5, start, end, color="white", linewidth=0.4, alpha=0.6)
-        lines(np.arange(0, padded + 1, window) - 0.5, start, end, TEST, linewidth=2, zorder=4, clip_on=False)
+        said[name] = ", ".join(f"{tokens**2} of {padded**2}" for tokens, padded, _ in stages)
+    return Picture(figure, f"Tokens of the image among those attended over, stage by stage. {told(said)}.")
 
 
 def plot_multiply_adds(costs: Mapping[str, MultiplyAdds], title: str) -> Picture:
     """Multiply-adds executed, a bar each: solid what works on the image, hatched what works on padding."""
     figure, ax = subplots(8.6, 1.15 + 0.46 * len(costs))
     useful, executed = (np.array([getattr(c, kind) for c in costs.values()]) / 1e6 for kind in ("useful", "nominal"))
-    rows = range(len(costs))
+    rows, padded, most = range(len(costs)), np.flatnonzero(executed > useful), executed.max()
     ax.barh(rows, useful, height=0.6, color=TRAIN, label="on the image")
-    padded = np.flatnonzero(executed > useful)
     hatched = {"facecolor": "white", "hatch": "///", "edgecolor": TEST, "linewidth": 0.8}
     ax.barh(padded, (executed - useful)[padded], left=useful[padded], height=0.6, label="on padding", **hatched)
     for y in rows:
-        said = f"{executed[y]:,.0f} M, {useful[y]:,.0f} M useful"
-        ax.text(executed[y] + 0.01 * executed.max(), y, said, va="center", fontsize=9)
-    name_rows(ax, costs)
-    ax.set(title=title, xlabel="millions of multiply-adds for one image, forward", xlim=(0, 1.34 * executed.max()))
-    ax.legend(frameon=False, loc="upper right" if executed.argmax() >= len(costs) / 2 else "lower right", fontsize=9)
-    tidy(ax, grid="x")
-    told = (
-        f"{name} {cost.nominal / 1e6:,.1f} million, of which {cost.useful / 1e6:,.1f} million useful"
-        for name, cost in costs.items()
-    )
-    return Picture(figure, f"{title}: {'; '.join(told)}.")
+        text = f"{executed[y]:,.0f} M, {useful[y]:,.0f} M useful"
+        ax.text(executed[y] + 0.01 * most, y, text, va="center", fontsize=9)
+    label = "millions of multiply-adds for one image, forward"
+    corner = "upper right" if executed.argmax() >= len(costs) / 2 else "lower right"
+    finish(ax, title, label, "", corner, grid="x", rows=costs, xlim=(0, 1.34 * most))
+    counts = zip(costs, executed, useful, strict=True)
+    said = (f"{name} {all_:,.1f} million, of which {of_use:,.1f} million useful" for name, all_, of_use in counts)
+    return Picture(figure, f"{title}: {'; '.join(said)}.")
 
 
 def plot_speeds(costs: Mapping[str, MultiplyAdds], seconds: Mapping[str, Sequence[float]], images: int) -> Picture:
@@ -422,26 +360,13 @@ def plot_speeds(costs: Mapping[str, MultiplyAdds], seconds: Mapping[str, Sequenc
     rates = {name: images / np.array(each) for name, each in seconds.items()}
     speeds = {name: rates[name] * cost.nominal / 1e9 for name, cost in costs.items()}
     for ax, each in zip(axes, (rates, speeds), strict=True):
-        draw_medians(ax, each, [TRAIN if name.startswith("swin") else TEST for name in costs])
-    name_rows(axes[0], costs)
-    axes[0].set(title=f"Images per second, batch {images}", xlabel="images/s (bar: median, dots: rounds)")
-    axes[1].set(title="The same in multiply-adds executed", xlabel="billions of multiply-adds per second")
-    told = (
-        f"{name} {np.median(rates[name]):,.0f} images and {np.median(speeds[name]):,.0f} billion executed "
-        f"multiply-adds a second"
-        for name in costs
-    )
-    return Picture(figure, f"Measured here, forward, batch {images}: {'; '.join(told)}.")
-
-
-class Published(NamedTuple):
-    """An accuracy on CIFAR-10 from scratch: what was trained, how low and how high, and under which conditions."""
-
-    name: str
-    low: float
-    high: float
-    said: str
-    kind: str  # one of `PUBLISHED`
+        median_bars(ax, each, [TRAIN if name.startswith("swin") else TEST for name in costs])
+    title, label = f"Images per second, batch {images}", "images/s (bar: median, dots: rounds)"
+    finish(axes[0], title, label, grid="x", rows=costs)
+    finish(axes[1], "The same in multiply-adds executed", "billions of multiply-adds per second", grid="x")
+    medians = ((name, np.median(rates[name]), np.median(speeds[name])) for name in costs)
+    said = (f"{n} {r:,.0f} images and {s:,.0f} billion executed multiply-adds a second" for n, r, s in medians)
+    return Picture(figure, f"Measured here, forward, batch {images}: {'; '.join(said)}.")
 
 
 PUBLISHED = {
@@ -451,27 +376,21 @@ PUBLISHED = {
 }
 
 
-def plot_published(results: Sequence[Published]) -> Picture:
-    """Accuracies from scratch on CIFAR-10, each with its conditions beside it."""
+def plot_published(results: Sequence[tuple[str, float, float, str, str]]) -> Picture:
+    """Accuracies on CIFAR-10 from scratch: what was trained, lowest, highest, conditions, a kind of `PUBLISHED`."""
     figure, ax = subplots(9.4, 1.2 + 0.42 * len(results))
-    told = []
-    for y, result in enumerate(results):
-        label, colour, mark = PUBLISHED[result.kind]
-        low, high = 100 * result.low, 100 * result.high
-        first = result.kind not in [earlier.kind for earlier in results[:y]]
+    said, kinds = [], dict(PUBLISHED)
+    for y, (name, low, high, conditions, kind) in enumerate(results):
+        label, colour, mark = PUBLISHED[kind]
+        low, high = 100 * low, 100 * high
         ax.plot([low, high], [y, y], "-", color=colour, linewidth=6, alpha=0.5)
-        ax.plot((low + high) / 2, y, mark, color=colour, markersize=8, label=label if first else None)
-        ax.text(high + 0.9, y, result.said, va="center", fontsize=9, color=INK)
-        told.append(f"{result.name} {low:.3g}{'' if low == high else f' to {high:.3g}'} % ({result.said})")
-    name_rows(ax, [result.name for result in results])
-    ax.set(title="What is said of accuracies, with what is known of each", xlabel="test accuracy on CIFAR-10 (%)")
-    ax.set(xlim=(72, 112), xticks=range(75, 100, 5))
-    ax.legend(frameon=False, loc="upper right", fontsize=9)
-    tidy(ax, grid="x")
-    return Picture(figure, f"Accuracy on CIFAR-10 from scratch: {'; '.join(told)}.")
-
-
-# ---- A block of each kind
+        ax.plot((low + high) / 2, y, mark, color=colour, markersize=8, label=label if kinds.pop(kind, None) else None)
+        ax.text(high + 0.9, y, conditions, va="center", fontsize=9, color=INK)
+        said.append(f"{name} {low:.3g}{'' if low == high else f' to {high:.3g}'} % ({conditions})")
+    title, label = "What is said of accuracies, with what is known of each", "test accuracy on CIFAR-10 (%)"
+    style = {"grid": "x", "rows": [name for name, *_ in results], "xlim": (72, 112), "xticks": range(75, 100, 5)}
+    finish(ax, title, label, "", "upper right", **style)
+    return Picture(figure, f"Accuracy on CIFAR-10 from scratch: {'; '.join(said)}.")
 
 
 def plot_two_blocks() -> Picture:
@@ -504,21 +423,11 @@ def _draw_block(ax: Axes, y: float, name: str, mixer: str, mlp: str) -> None:
         ax.text(x, y, text, ha="center", va="center", fontsize=9.5, bbox=box, zorder=3)
 
 
-# ---- Strokes
-
-
 def _draw_tokens(
-    ax: Axes,
-    photograph: Tensor,
-    grid: Sequence[int],
-    pixels: int = 8,
-    *,
-    tint: Tensor | None = None,
-    borders: Tensor | None = None,
-    marks: Sequence[tuple[Position, str]] = (),
-    colour: str = "white",
+    ax: Axes, photograph: Tensor, grid: Sequence[int], pixels: int = 8, *, tint: Tensor | None = None,
+    borders: Tensor | None = None, marks: Sequence[tuple[Position, str]] = (), colour: str = "white",
     linewidth: float = 1.6,
-) -> None:
+) -> None:  # fmt: skip
     """The photograph with so many pixels per token (which keeps the file small), each token a square.
 
     Over it: `tint` (H, W, 4); lines in `colour` between tokens of different numbers in `borders` (H, W); `marks`, each
@@ -566,10 +475,6 @@ def _fade(image: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept, image, pale)
 
 
-def _rgba(colour: str, alpha: float) -> Tensor:
-    return torch.tensor(to_rgba(colour, alpha))
-
-
 def _tell(values: Tensor, total: bool = True) -> str:
     """The range of a map's numbers other than zero, and their sum."""
     there = values[values != 0] if (values != 0).any() else values.flatten()
@@ -581,4 +486,4 @@ def _limit_beside(values: Tensor, position: Position) -> float:
     """The largest size other than at `position`, which may stand out so far that the rest would be white."""
     rest = values.detach().abs().clone()
     rest[..., position[0], position[1]] = 0
-    return symmetric_limit(rest)
+    return rest.max().item() or 1.0

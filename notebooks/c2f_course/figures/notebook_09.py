@@ -11,26 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from c2f.maps.picture import COUNTS, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number, tidy
-from c2f_course.figures.drawing import KINDS, name_rows, subplots
+from c2f.maps.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number
+from c2f_course.figures.drawing import KINDS, curves, draw_signed, finish, outline_histograms, subplots, told
+from c2f_course.figures.notebook_02 import PAPER_FUSIONS
 
 Z = 1.96  # standard errors to either side of a 95 % interval
-
-
-# ---- The made-to-measure data
-
-
-def plot_strips(images: Tensor, titles: Sequence[str], *, title: str) -> Picture:
-    """Wide images (N, 3, H, W) of uint8 in two columns, a title each."""
-    rows = len(images) // 2
-    figure, axes = subplots(9, 1.05 * rows + 0.4, rows, 2)
-    for ax, image, text in zip(axes.flat, images, titles, strict=True):
-        ax.axis("off")
-        ax.imshow(as_pixels(image))
-        ax.set_title(text, fontsize=10)
-    figure.suptitle(title, fontsize=11)
-    height, width = images.shape[2:]
-    return Picture(figure, f"{title}: {len(images)} strips of {height}×{width} pixels, titled {', '.join(titles)}.")
 
 
 def plot_windows(strip: Tensor, kernels: Sequence[int], centres: Mapping[str, int], stride: int = 2) -> Picture:
@@ -43,7 +28,7 @@ def plot_windows(strip: Tensor, kernels: Sequence[int], centres: Mapping[str, in
     row = 2.2  # of the drawing below the strip, in pixels of the strip, for each kernel
     foot = row * len(kernels) + 0.6
     figure, axes = subplots(9, len(centres) * (0.55 + 8.6 * (height + foot) / (width + 4)), len(centres))
-    told = []
+    places = []
     for ax, (name, centre) in zip(axes, centres.items(), strict=True):
         ax.imshow(as_pixels(strip), extent=(0, width, 0, height))
         middle = (centre + 0.5) * stride
@@ -56,10 +41,10 @@ def plot_windows(strip: Tensor, kernels: Sequence[int], centres: Mapping[str, in
         ax.set(xlim=(-4, width), ylim=(-foot, height), aspect="equal", title=f"window centred {name}")
         ax.set(yticks=[], xticks=range(0, width + 1, 8))
         ax.spines[:].set_visible(False)
-        told.append(f"{name}, at pixel {middle:g}")
+        places.append(f"{name}, at pixel {middle:g}")
     axes[-1].set_xlabel("pixel column")
     reach = ", ".join(f"{k * stride / 2:g} with k = {k}" for k in kernels)
-    return Picture(figure, f"Windows centred {'; '.join(told)}. Pixels that they reach to each side: {reach}.")
+    return Picture(figure, f"Windows centred {'; '.join(places)}. Pixels that they reach to each side: {reach}.")
 
 
 def plot_interaction(strip: Tensor, maps: Mapping[str, Tensor]) -> Picture:
@@ -68,24 +53,24 @@ def plot_interaction(strip: Tensor, maps: Mapping[str, Tensor]) -> Picture:
     `strip`: (3, H, W), uint8, drawn on top; `maps`: (H', W') each, by what is written beside it.
     """
     limit = max(values.abs().max().item() for values in maps.values()) or 1.0
-    figure, axes = subplots(9, 0.6 + 0.95 * (len(maps) + 1), len(maps) + 1, 1)
+    title = "Where the two discs are brought together"
+    figure, axes = subplots(9, 0.6 + 0.95 * (len(maps) + 1), len(maps) + 1, 1, title)
     axes[0].imshow(as_pixels(strip), aspect="auto")
-    told = []
+    said = {}
     for ax, (name, values) in zip(axes[1:], maps.items(), strict=True):
-        drawn = ax.imshow(values.cpu().numpy(), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto")
+        drawn = draw_signed(ax, values, limit, aspect="auto")
         largest, where = values.abs().max().item(), f"{int((values != 0).sum())} of {values.numel()} positions"
         if largest < limit / 50:
-            said = f"at most {largest:.1g}" if largest else "0 everywhere"
-            ax.text(0.5, 0.5, said, ha="center", va="center", color=SOFT, fontsize=10, transform=ax.transAxes)
-        span = f"{values.min():.2f} to {values.max():.2f}".replace("-", "−")
-        told.append(f"{name}: {f'{span}, other than zero at {where}' if largest else 'zero everywhere'}")
+            text = f"at most {largest:.1g}" if largest else "0 everywhere"
+            ax.text(0.5, 0.5, text, ha="center", va="center", color=SOFT, fontsize=10, transform=ax.transAxes)
+        span = f"{number(values.min())} to {number(values.max())}, other than zero at {where}"
+        said[name] = span if largest else "zero everywhere"
     for ax, name in zip(axes, ["strip", *maps], strict=True):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.set(xticks=[], yticks=[])
     axes[-1].set_xlabel("along the strip: above pixels, below the network’s positions")
     figure.colorbar(drawn, ax=axes, label="interaction", fraction=0.03)
-    figure.suptitle("Where the two discs are brought together", fontsize=11)
-    return Picture(figure, f"Interaction of the two discs at every position. {'; '.join(told)}.")
+    return Picture(figure, f"Interaction of the two discs at every position. {told(said)}.")
 
 
 def plot_grid(
@@ -108,9 +93,8 @@ def plot_grid(
         ax.text(column, row + 0.25, seeds, fontsize=8, **style)
     for (name, limit), (colour, stroke) in zip(limits.items(), ((TEST, "-"), (WINDOW, "--")), strict=False):
         xs = [sum(k < limit(d) for k in kernels) - 0.5 for d in distances]
-        edges = np.arange(len(distances) + 1) - 0.5
         style = {"color": colour, "linestyle": stroke, "linewidth": 3.5, "label": name, "clip_on": False}
-        ax.stairs(xs, edges, baseline=None, orientation="horizontal", **style)
+        ax.stairs(xs, np.arange(len(distances) + 1) - 0.5, baseline=None, orientation="horizontal", **style)
     ax.set_xticks(range(len(kernels)), kernels)
     ax.set_yticks(range(len(distances)), distances)
     ax.set(xlabel="kernel side k, in positions of 2 pixels", ylabel="distance of the discs, pixels")
@@ -124,9 +108,6 @@ def plot_grid(
     return Picture(figure, f"Held-out accuracy, mean of the seeds: {'; '.join(rows)}.")
 
 
-# ---- Differences and their noise
-
-
 def plot_ablation(results: Mapping[str, Sequence[float]], base: str, *, title: str) -> Picture:
     """Each variant's runs as dots, its mean with two standard errors, and what the base's own noise covers.
 
@@ -135,20 +116,19 @@ def plot_ablation(results: Mapping[str, Sequence[float]], base: str, *, title: s
     figure, ax = subplots(8.5, 1.2 + 0.4 * len(results))
     middle, error = 100 * mean(results[base]), _error(results[base])
     ax.axvspan(middle - 2 * error, middle + 2 * error, color=TRAIN, alpha=0.12, label="base, ± 2 standard errors")
-    told = []
+    said = []
     for row, (name, runs) in enumerate(results.items()):
         values, error = [100 * a for a in runs], 2 * _error(runs)
         below = [row + 0.27] * len(values)  # where neither the mean nor its bar hides a run
         labels = (None, None) if row else ("one run", "mean, ± 2 standard errors")
         ax.plot(values, below, "o", color=SOFT, markersize=4, alpha=0.8, label=labels[0])
         _draw_interval(ax, mean(values), row, error, TRAIN if name == base else TEST, 6, label=labels[1])
-        told.append(f"{name} {mean(values):.1f} ± {error:.1f}")
-    name_rows(ax, [f"{name} (base)" if name == base != "base" else name for name in results])
-    ax.set(xlabel="held-out accuracy, %", title=title, ylim=(len(results) - 0.4, -0.6))
-    ax.set_xlim(None, min(ax.get_xlim()[1], 101.5))
-    tidy(ax)
+        said.append(f"{name} {mean(values):.1f} ± {error:.1f}")
+    limits = {"ylim": (len(results) - 0.4, -0.6), "xlim": (None, min(ax.get_xlim()[1], 101.5))}
+    rows = [f"{name} (base)" if name == base != "base" else name for name in results]
+    finish(ax, title, "held-out accuracy, %", rows=rows, **limits)
     figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=9)
-    return Picture(figure, f"{title}. Held-out accuracy in per cent, mean ± two standard errors: {'; '.join(told)}.")
+    return Picture(figure, f"{title}. Held-out accuracy in per cent, mean ± two standard errors: {'; '.join(said)}.")
 
 
 def judge(runs: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
@@ -168,21 +148,17 @@ def plot_twins(one_experiment: Tensor, gains: Mapping[str, Tensor], spread: floa
     left.plot(range(1, count + 1), values, "o", color=SOFT, label="a variant, one run")
     left.plot(count, best, "D", color=TEST, markersize=9, label=f"the best: {best:.1f} %")
     left.axhline(80, color=TRAIN, label="what each of them is: 80.0 %")
-    left.set(title="One experiment", xlabel="variant, sorted by its result", ylabel="accuracy, %")
-    left.set(xticks=[1, *range(5, count + 1, 5)], ylim=(None, best + 0.45 * (best - values[0])))
-    left.legend(frameon=False, fontsize=9, loc="upper left")
-    bins = np.linspace(0, max(g.max().item() for g in gains.values()), 40)
-    for (name, found), (colour, stroke) in zip(gains.items(), KINDS, strict=False):
-        right.hist(found.numpy(), bins, histtype="stepfilled", facecolor=colour, alpha=0.18)
-        right.hist(found.numpy(), bins, histtype="step", edgecolor=colour, linestyle=stroke, linewidth=1.8, label=name)
-    right.set(title=f"{len(found):,} experiments", xlabel="gain of the best, points", ylabel="experiments")
-    right.legend(frameon=False, fontsize=9)
-    tidy(left, right)
-    told = "; ".join(f"{name}: {g.mean():.2f} points on average" for name, g in gains.items())
+    limits = {"xticks": [1, *range(5, count + 1, 5)], "ylim": (None, best + 0.45 * (best - values[0]))}
+    finish(left, "One experiment", "variant, sorted by its result", "accuracy, %", "upper left", **limits)
+    bins = np.linspace(0, max(gain.max().item() for gain in gains.values()), 40)
+    outline_histograms(right, {name: gain.numpy() for name, gain in gains.items()}, bins)
+    experiments = len(next(iter(gains.values())))
+    finish(right, f"{experiments:,} experiments", "gain of the best, points", "experiments", "best")
+    said = told((name, f"{gain.mean():.2f} points on average") for name, gain in gains.items())
     return Picture(
         figure,
         f"{count} variants that are the same, with a spread of {spread:g} points between runs: in one experiment "
-        f"the best shows {best:.1f} % for 80.0. The best's gain over the truth, {told}.",
+        f"the best shows {best:.1f} % for 80.0. The best's gain over the truth, {said}.",
     )
 
 
@@ -191,37 +167,33 @@ def plot_habits(gains: Mapping[str, Tensor]) -> Picture:
     figure, ax = subplots(8.5, 0.9 + 0.5 * len(gains))
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     ax.axvline(0, color="black", linewidth=0.8, zorder=0)
-    told = []
+    said = {}
     for row, (name, found) in enumerate(gains.items()):
         gain = found.mean().item()
-        said = number(gain) if abs(gain) < 0.005 else f"{gain:+.2f}".replace("-", "−")
+        said[name] = number(gain) if abs(gain) < 0.005 else f"{gain:+.2f}".replace("-", "−")
         ax.plot(np.quantile(found.numpy(), (0.05, 0.95)), [row, row], color=SOFT, linewidth=2)
         ax.plot(gain, row, "D", color=TEST if gain > 0.05 else TRAIN, markersize=8)
-        ax.text(gain, row - 0.25, said, ha="center", fontsize=9, bbox=ground)
-        told.append(f"{name} {said}")
-    name_rows(ax, gains)
-    ax.set(xlabel="gain over an equal rival, points: mean, and the middle 90 %", title="Gains where there is none")
-    ax.set_ylim(len(gains) - 0.5, -0.7)
-    tidy(ax)
-    return Picture(figure, f"Gain over an equal rival, mean in points: {'; '.join(told)}.")
+        ax.text(gain, row - 0.25, said[name], ha="center", fontsize=9, bbox=ground)
+    label = "gain over an equal rival, points: mean, and the middle 90 %"
+    finish(ax, "Gains where there is none", label, rows=gains, ylim=(len(gains) - 0.5, -0.7))
+    return Picture(figure, f"Gain over an equal rival, mean in points: {told(said, ' ')}.")
 
 
 def plot_intervals(accuracies: Sequence[float], test_sets: Mapping[str, int]) -> Picture:
     """Half the width of a 95 % interval against the number of test images (some marked), a curve for each accuracy."""
     figure, ax = subplots(8, 3.4)
     n = np.geomspace(100, 100_000, 200)
-    for p, (colour, stroke) in zip(accuracies, KINDS, strict=False):
-        ax.plot(n, _half(p, n), stroke, color=colour, label=f"at an accuracy of {p:.0%}")
+    curves(ax, {f"at an accuracy of {p:.0%}": _half(p, n) for p in accuracies}, n)
     for name, count in test_sets.items():
         ax.axvline(count, color=SOFT, linewidth=0.8, linestyle=(0, (2, 3)))
         ax.text(count * 1.05, 10.5, f"{name}\n{count:,}", fontsize=9, color=SOFT, va="top")
-    ax.set(xscale="log", yscale="log", ylim=(0.1, 12), xlabel="test images", ylabel="± points (95 %)")
-    ax.set(title="How sure an accuracy is, from the number of test images alone")
+    ax.set(xscale="log", yscale="log", ylim=(0.1, 12))
     ax.set_yticks([0.1, 0.3, 1, 3, 10], labels=["0.1", "0.3", "1", "3", "10"])
-    ax.legend(framealpha=1, edgecolor="white", loc="lower left", fontsize=9)
-    tidy(ax)
-    told = "; ".join(f"{name}, {n:,} images, ±{_half(accuracies[0], n):.2f}" for name, n in test_sets.items())
-    return Picture(figure, f"Half a 95 % interval in points at an accuracy of {accuracies[0]:.0%}: {told}.")
+    title = "How sure an accuracy is, from the number of test images alone"
+    legend = {"frameon": True, "framealpha": 1, "edgecolor": "white", "loc": "lower left"}
+    finish(ax, title, "test images", "± points (95 %)", legend)
+    said = "; ".join(f"{name}, {n:,} images, ±{_half(accuracies[0], n):.2f}" for name, n in test_sets.items())
+    return Picture(figure, f"Half a 95 % interval in points at an accuracy of {accuracies[0]:.0%}: {said}.")
 
 
 def plot_paired(right_a: Tensor, right_b: Tensor, names: tuple[str, str]) -> Picture:
@@ -238,21 +210,19 @@ def plot_paired(right_a: Tensor, right_b: Tensor, names: tuple[str, str]) -> Pic
     table.set_xticks((0, 1), ["right", "wrong"])
     table.set_yticks((0, 1), ["right", "wrong"])
     table.set(title="Images", xlabel=names[1], ylabel=names[0])
-    told = []
+    said = []
     for row, ((name, error), colour) in enumerate(zip(errors.items(), (SOFT, TRAIN), strict=True)):
-        _draw_interval(ax, 100 * difference, row, 100 * Z * error, colour, 8, capsize=5)
-        ax.text(100 * difference, row - 0.22, f"{name}: ± {100 * Z * error:.1f}", ha="center", fontsize=10)
-        told.append(f"{name} ± {100 * Z * error:.1f}")
+        half = 100 * Z * error
+        _draw_interval(ax, 100 * difference, row, half, colour, 8, capsize=5)
+        ax.text(100 * difference, row - 0.22, f"{name}: ± {half:.1f}", ha="center", fontsize=10)
+        said.append(f"{name} ± {half:.1f}")
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set(ylim=(1.5, -0.6), title="Difference with its 95 % interval", xlabel=f"{names[1]} less {names[0]}, points")
-    ax.set_yticks([])
-    tidy(ax)
+    title, label = "Difference with its 95 % interval", f"{names[1]} less {names[0]}, points"
+    finish(ax, title, label, ylim=(1.5, -0.6), yticks=[])
     both, only_a, only_b, none = counts.flat
-    return Picture(
-        figure,
-        f"{both} images are right with both, {only_a} only with {names[0]}, {only_b} only with {names[1]}, {none} with "
-        f"neither; the difference is {100 * difference:+.1f} points, {' and '.join(told)}.".replace("-", "−"),
-    )
+    alt = f"{both} images are right with both, {only_a} only with {names[0]}, {only_b} only with {names[1]}, {none}"
+    points = f"{100 * difference:+.1f} points, {' and '.join(said)}".replace("-", "−")
+    return Picture(figure, f"{alt} with neither; the difference is {points}.")
 
 
 def compare(right_a: Tensor, right_b: Tensor) -> tuple[np.ndarray, float, dict[str, float]]:
@@ -264,39 +234,29 @@ def compare(right_a: Tensor, right_b: Tensor) -> tuple[np.ndarray, float, dict[s
     return counts, b.mean() - a.mean(), {"as if on other images": unpaired, "paired": paired}
 
 
-# ---- What the paper reports
-
-FUSIONS = {"Hadamard": 83.2, "L1 normalisation": 82.8, "sum": 82.7, "sigmoid": 82.3, "linear to (0, 1]": 82.2}
 KERNELS = {"T": (82.8, 83.4), "B": (84.1, 84.5)}
-"""Conv2Former's ablations on ImageNet-1k, top-1 in per cent (arXiv 2211.11943): fusions on T; kernel 5 and 21."""
+"""Conv2Former-T and -B on ImageNet-1k with kernel 5 and 21, top-1 in per cent (arXiv 2211.11943)."""
 IMAGENET = 50_000  # validation images
 
 
 def plot_paper() -> Picture:
     """The paper's ablations with the interval that 50,000 test images alone leave."""
     figure, (left, right) = subplots(9.5, 3.2, 1, 2, width_ratios=[1.5, 1])
-    for row, value in enumerate(FUSIONS.values()):
+    for row, value in enumerate(PAPER_FUSIONS.values()):
         _draw_interval(left, value, row, _half(value / 100, IMAGENET), TEST if row else TRAIN, 7)
-    name_rows(left, FUSIONS)
-    left.set(ylim=(len(FUSIONS) - 0.4, -0.6), xlabel="ImageNet-1k top-1, %", title="How A meets V (Conv2Former-T)")
+    title, limits = "How A meets V (Conv2Former-T)", (len(PAPER_FUSIONS) - 0.4, -0.6)
+    finish(left, title, "ImageNet-1k top-1, %", rows=PAPER_FUSIONS, ylim=limits)
     for (name, values), (colour, stroke), shift in zip(KERNELS.items(), KINDS, (-0.2, 0.2), strict=False):
-        errors = [_half(value / 100, IMAGENET) for value in values]
-        style = {"fmt": "D" + stroke, "color": colour, "capsize": 4}
-        right.errorbar([5 + shift, 21 + shift], values, yerr=errors, label=f"Conv2Former-{name}", **style)
-    right.set(xlim=(2, 24), xlabel="kernel side k", ylabel="top-1, %", title="Kernel side")
-    right.set(xticks=[5, 21], ylim=(82.2, 85.9))
-    right.legend(frameon=False, loc="upper left", fontsize=9)
-    tidy(left, right)
-    fusions = ", ".join(f"{name} {value}" for name, value in FUSIONS.items())
+        style = {"fmt": "D" + stroke, "color": colour, "capsize": 4, "label": f"Conv2Former-{name}"}
+        right.errorbar([5 + shift, 21 + shift], values, [_half(value / 100, IMAGENET) for value in values], **style)
+    limits = {"xlim": (2, 24), "xticks": [5, 21], "ylim": (82.2, 85.9)}
+    finish(right, "Kernel side", "kernel side k", "top-1, %", "upper left", **limits)
+    fusions = ", ".join(f"{name} {value}" for name, value in PAPER_FUSIONS.items())
     kernels = ", ".join(f"{name} from {low} to {high}" for name, (low, high) in KERNELS.items())
+    alt = f"Published top-1 on ImageNet-1k in per cent; fusions on T: {fusions}; kernel 5 to 21: {kernels}. The bars"
     return Picture(
-        figure,
-        f"Published top-1 on ImageNet-1k in per cent; fusions on T: {fusions}; kernel 5 to 21: {kernels}. The bars are "
-        f"the 95 % intervals from 50,000 test images, ±{_half(0.832, IMAGENET):.2f} points.",
+        figure, f"{alt} are the 95 % intervals from 50,000 test images, ±{_half(0.832, IMAGENET):.2f} points."
     )
-
-
-# ---- Strokes
 
 
 def _draw_interval(ax: Axes, x: float, row: int, half: float, colour: str, size: int, **style: object) -> None:

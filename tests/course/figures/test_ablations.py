@@ -18,10 +18,6 @@ RUNS = {"base": [0.8, 0.82, 0.84], "sum": [0.7, 0.7, 0.7]}
 A, B = torch.tensor([1, 1, 1, 0, 0, 0, 1, 1]).bool(), torch.tensor([1, 1, 0, 1, 1, 0, 1, 1]).bool()
 
 PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
-    "strips": (
-        lambda: ablations.plot_strips(STRIPS, ["different", "same"], title="Discs"),
-        ("Discs: 2 strips of 8×48 pixels, titled different, same",),
-    ),
     "windows": (
         lambda: ablations.plot_windows(STRIPS[0], (3, 21), {"on the left": 7, "on the disc": 7}),
         ("on the left, at pixel 15; on the disc, at pixel 15", "3 with k = 3, 21 with k = 21"),

@@ -34,10 +34,6 @@ PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
         lambda: comparison.plot_timeline({"a": SPANS, "b": SPANS[2:]}, title="Two"),
         ("Two: a: 1 launches", "b: 0 launches"),
     ),
-    "calls": (
-        lambda: comparison.plot_calls([0.9, 0.2, 0.1, 0.3], warm_up=1),
-        ("first took 900 ms", "median is 200 ms (100 to 300)", "375 ms"),
-    ),
     "orders": (
         lambda: comparison.plot_orders({"A, then B": [("A", 1.0), ("B", 2.0)], "in turn": IN_TURN}),
         ("A, then B: medians A 1 ms, B 2 ms; in turn: medians A 105 ms, B 130 ms",),
@@ -57,10 +53,6 @@ PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
     "race": (
         lambda: comparison.plot_race([ONE, TWO], targets=(0.6, 0.9), clock="here", title="Race"),
         ("one: 50.0% after epoch 1, 80.0% after epoch 4 and 0.8 minutes", "two:", "6.7 minutes"),
-    ),
-    "throughput": (
-        lambda: comparison.plot_throughput({"one": RUN}, parts=(("small", 2), ("large", 4)), title="Rates"),
-        ("one from 50.0 to 100",),
     ),
     "chosen": (
         lambda: comparison.plot_chosen([84.0, 83.8], [84.4, 84.2], of=5, true=84),

@@ -78,7 +78,7 @@ def test_panels_may_have_a_large_one_before_them() -> None:
 def test_measured_in_turn_the_slower_one_is_slower_and_threads_are_left_as_they_were() -> None:
     before, order, matrix = torch.get_num_threads(), [], torch.randn(200, 200)
     steps = {"quick": lambda: order.append("q"), "slow": lambda: (order.append("s"), matrix @ matrix @ matrix)}
-    seconds = matrices.measure_in_turn(steps, rounds=3, least_seconds=1e-6)
+    seconds = matrices.median_seconds(steps, rounds=3, least_seconds=1e-6)
     assert seconds["slow"] > seconds["quick"] > 0
     assert [step for step, _ in groupby(order)][-6:] == list("qsqsqs"), "not in turn"
     assert torch.get_num_threads() == before

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from c2f.training.recipes import Recipe
 from c2f_course.figures import notebook_05 as plots
 
 CURVES = plots.Curves([2.3, 1.0, 0.5, 0.2], [0.5, 0.9])
@@ -18,15 +17,10 @@ PICTURES = {
         "100% of the weights moved by the learning rate 0.01",
     ),
     "smoothed loss": (lambda: plots.plot_smoothed_loss([0.0, 0.1]), "with 0.1 at p = 0.91, where it is 0.50"),
-    "schedules": (
-        lambda: plots.plot_schedules({"mine": Recipe(epochs=2, lr=0.01, warmup_epochs=1)}, 10),
-        "mine begins at 0.001, is highest at step 9 with 0.01",
-    ),
     "averaged": (
         lambda: plots.plot_averaged([1, 2], RESULTS, RESULTS, [(0.1, 0.1), (0.2, 0.1)]),
         "at the end 90.0% and 90.0% are right",
     ),
-    "small steps": (lambda: plots.plot_small_steps({"bf16": [1.0, 1.0]}, 0.001), "end at 1 in bf16"),
     "resumed": (lambda: plots.plot_resumed([3.0, 2.0, 1.0], {"so": [2.0, 1.5]}, 1), "so it is at most 0.5 from"),
     "range test": (
         lambda: plots.plot_range_test([0.1, 1, 10, 100], [2.0, 1.0, 9.0, math.nan], 0.3),

@@ -119,15 +119,15 @@ def test_moves_costs_speeds_and_published_figures_are_told() -> None:
     picture = draw.plot_speeds(costs, {"swin_x": [0.5, 0.1, 0.2], "other": [0.1]}, images=10)
     assert "swin_x 50 images and 25 billion" in picture.alt
     results = [
-        draw.Published("A", 0.75, 0.75, "unknown", "compared"),
-        draw.Published("B", 0.81, 0.86, "some", "elsewhere"),
+        ("A", 0.75, 0.75, "unknown", "compared"),
+        ("B", 0.81, 0.86, "some", "elsewhere"),
     ]
     assert "A 75 % (unknown); B 81 to 86 % (some)" in draw.plot_published(results).alt
 
 
 def test_padding_tells_the_tokens() -> None:
-    stages = [draw.Padded(8, 14, 7), draw.Padded(1, 7, 7)]
-    picture = draw.plot_padding(PHOTO, {"swin_t": stages, "fits": [draw.Padded(16, 16, 4)]})
+    stages = [(8, 14, 7), (1, 7, 7)]
+    picture = draw.plot_padding(PHOTO, {"swin_t": stages, "fits": [(16, 16, 4)]})
     assert "swin_t: 64 of 196, 1 of 49; fits: 256 of 256" in picture.alt
     assert picture.figure.axes[0].get_xlim() == (-0.5, 13.5)
 
