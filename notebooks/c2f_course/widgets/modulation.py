@@ -12,13 +12,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from c2f.maps.modulation import Modulation, channels_by_effect, implied_attention, modulation_at, parts_of
-from c2f.maps.picture import INK, Picture, number, symmetric_limit
-from c2f.maps.plots import plot_modulation
+from c2f.maps.picture import INK, number, symmetric_limit
 from c2f.models import Conv2Former
 from c2f.models.baselines import BlockAttention, Swin
 from c2f.models.conv2former import ConvModParts
 from c2f.training.augment import normalize
-from c2f_course.widgets.base import Explorer, choice, offer
+from c2f_course.widgets.base import Explorer, check_images, choice, numbered, offer, slider
 from c2f_course.widgets.panel import Box, Panel, draw
 
 KEPT = 64  # maps of so many (model, image, block) are kept, a few MB
@@ -58,45 +57,34 @@ class ModulationExplorer(Explorer):
         *,
         upload: bool = False,
     ) -> None:
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
+        import ipywidgets
+
+        check_images(images, names)
         names = [f"image {i}" for i in range(len(images))] if names is None else list(names)
-        if len(names) != len(images):
-            raise ValueError(f"there are {len(images)} images and {len(names)} names; give one each, or none.")
         self.models = {"trained": model} if untrained is None else {"trained": model, "untrained": untrained}
         for field in ("dims", "depths", "kernel_size"):
             if len(values := {getattr(each.config, field) for each in self.models.values()}) > 1:
                 raise ValueError(f"the two models differ in {field} ({values}); give two of one architecture.")
         self.images, self.names, self.swin = images, names, swin
         self._run, self._run_swin = lru_cache(KEPT)(self._run), lru_cache(KEPT)(self._run_swin)
-        self._make_controls(upload)
-
-    def _make_controls(self, upload: bool) -> None:
-        import ipywidgets
-
-        wide = {"layout": {"width": "300px"}, "style": {"description_width": "60px"}}
-        model = self.models["trained"]
-        depths = model.config.depths
-        self.image = choice(self._named(), "image", 0)
+        self.image = choice(numbered(self.names), "image", 0)
         self.weights = choice(list(self.models), "weights")
-        self.stage = choice(list(range(len(depths))), "stage", 0)
-        self.block = choice(list(range(depths[0])), "block", 0)
+        self.stage = choice(list(range(len(model.config.depths))), "stage", 0)
+        self.block = choice(list(range(model.config.depths[0])), "block", 0)
         ranked = self._ranked()
-        self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel", **wide)
+        self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel")
         height, width = self._map_size()
         row, column = modulation_at(model, self._input(model, 0), 0, 0).position
-        self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
-        self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
+        self.row, self.column = slider("row", row, 0, height - 1), slider("column", column, 0, width - 1)
         self.head = choice(self._heads(), "Swin head", ALL_HEADS)
         self.scale = choice([ONE_SCALE, OWN_SCALES], "colours")
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own image")
         self.upload.observe(self._take, names="value")
         self.message = ipywidgets.HTML()
-        weights = [self.weights] if len(self.models) > 1 else []
-        head = [] if self.swin is None else [self.head]
-        place = [self.stage, self.block, self.channel, self.row, self.column]
-        extra = [self.upload, self.message] if upload else []
-        self._assemble([self.image, *weights, *place, self.scale, *head], extra)
+        controls = [self.image, self.stage, self.block, self.channel, self.row, self.column, self.scale]
+        controls[1:1] = [self.weights] if len(self.models) > 1 else []
+        controls += [] if swin is None else [self.head]
+        self._assemble(controls, [self.upload, self.message] if upload else [])
 
     # ---- What is looked at
 
@@ -127,9 +115,6 @@ class ModulationExplorer(Explorer):
     def _map_size(self) -> Sequence[int]:
         return self._parts()[0].a.shape[2:]
 
-    def _named(self) -> list[tuple[str, int]]:
-        return [(name, i) for i, name in enumerate(self.names)]
-
     def _ranked(self) -> list[tuple[str, int]]:
         """The channels by how much they do, as ("rank: channel", channel)."""
         return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(self._parts()[1], start=1)]
@@ -153,22 +138,17 @@ class ModulationExplorer(Explorer):
 
     # ---- When a control changes
 
-    def _changed(self, change: Any) -> None:
-        if not self._holding:
-            with self._together():
-                self._fit(keep_channel=change["owner"] is self.image)
-
-    def _fit(self, keep_channel: bool) -> None:
+    def _fit(self, change: Any) -> None:
         """Give block, channel, position and head the range that they have now, near to where they were."""
         rank, channel = self.channel.index, self.channel.value
         depth = self.models["trained"].config.depths[self.stage.value]
         offer(self.block, range(depth), min(self.block.value, depth - 1))
         ranked = self._ranked()
-        offer(self.channel, ranked, channel if keep_channel else ranked[min(rank, len(ranked) - 1)][1])
-        for slider, length in zip((self.row, self.column), self._map_size(), strict=True):
-            if slider.max != length - 1:  # the same place on a coarser or finer map
-                place = slider.value * length // (slider.max + 1)
-                slider.max, slider.value = length - 1, place
+        offer(self.channel, ranked, channel if change["owner"] is self.image else ranked[min(rank, len(ranked) - 1)][1])
+        for place, length in zip((self.row, self.column), self._map_size(), strict=True):
+            if place.max != length - 1:  # the same place on a coarser or finer map
+                now = place.value * length // (place.max + 1)
+                place.max, place.value = length - 1, now
         heads = self._heads()
         offer(self.head, heads, self.head.value if self.head.value in heads else ALL_HEADS)
 
@@ -180,21 +160,18 @@ class ModulationExplorer(Explorer):
         try:
             image = read_image(bytes(file["content"]), (self.images.shape[2], self.images.shape[3]))
         except ValueError as error:
-            self._say(f"{file['name']}: {error}")
+            said = f"{file['name']}: {error}"
         else:
             image = image.to(self.images.device)
             image = image if self.images.dtype == torch.uint8 else image / 255
             self.images = torch.cat([self.images, image[None]])
             self.names.append(file["name"])
             with self._together():
-                self.image.options = self._named()
-                self.image.value = len(self.images) - 1
-                self._fit(keep_channel=False)
-            self._say(f"{file['name']} is here, at {image.shape[1]}×{image.shape[2]} pixels.")
+                self.image.options = numbered(self.names)
+            self.image.value = len(self.images) - 1
+            said = f"{file['name']} is here, at {image.shape[1]}×{image.shape[2]} pixels."
+        self.message.value = f'<span role="status">{html.escape(said)}</span>'
         self.upload.value = ()  # so that the same file may come again
-
-    def _say(self, sentence: str) -> None:
-        self.message.value = f'<span role="status">{html.escape(sentence)}</span>'
 
     # ---- The picture
 
@@ -212,7 +189,7 @@ class ModulationExplorer(Explorer):
         implied = implied_attention(m.kernel, m.position, m.a.shape)
         rows = [
             [
-                Panel(image, shown, boxes=self._seen(m)),
+                Panel(image, shown, boxes=[Box(*m.window_box), Box(*m.box(0))]),
                 Panel(f"U\n{number(m.u[m.position], 3)} at □", m.u, limits[0], [window, here], sign="→"),
                 Panel("kernel W", m.kernel, boxes=[centre], sign="×"),
                 Panel(sums, m.window, boxes=[centre], sign="="),
@@ -228,10 +205,6 @@ class ModulationExplorer(Explorer):
             rows.append([self._attention_panel(block) for block in self._swin_blocks()])
         alt = self._describe(m)
         return draw(rows, alt), alt
-
-    def _seen(self, m: Modulation) -> list[Box]:
-        """Window and position, in pixels of the image."""
-        return [Box(*m.window_box), Box(*m.box(0))]
 
     def _attention_panel(self, block: BlockAttention) -> Panel:
         """One Swin block's attention row at the place of the position."""
@@ -272,10 +245,6 @@ class ModulationExplorer(Explorer):
             f"positions, most ({seen.max():.0%}) to row {y}, column {x}; ConvMod's window holds "
             f"{int((implied_attention(m.kernel, m.position, m.a.shape) != 0).sum())}."
         )
-
-    def _static(self) -> Picture:
-        shown, one_scale = self.images[self.image.value], self.scale.value == ONE_SCALE
-        return Picture(plot_modulation(shown, self.modulation, one_scale=one_scale).figure, self.text)
 
 
 def read_image(content: bytes, size: tuple[int, int]) -> Tensor:
