@@ -176,7 +176,7 @@ class ModulationExplorer(Explorer):
     # ---- The picture
 
     def _draw(self) -> tuple[str, str]:
-        m, shown = self.modulation, self.images[self.image.value]
+        m, name, shown = self.modulation, self.names[self.image.value], self.images[self.image.value]
         row, column = m.position
         height, width = m.kernel.shape
         here, centre = Box(row, column, 1, 1, INK), Box(height // 2, width // 2, 1, 1, INK)
@@ -184,7 +184,7 @@ class ModulationExplorer(Explorer):
         limits = [symmetric_limit(values) for values in (m.u, m.a, m.v, m.fused)]
         if self.scale.value == ONE_SCALE:
             limits = [symmetric_limit(torch.stack([m.u, m.a, m.v, m.fused]))] * 4
-        image = f"{_short(self.names[self.image.value])}\n{height}×{width} window"
+        image = f"{name if len(name) <= 24 else name[:23] + '…'}\n{height}×{width} window"
         sums = f"window map W · U\nsums to {number(m.window.sum(), 3)}"
         implied = implied_attention(m.kernel, m.position, m.a.shape)
         rows = [
@@ -202,26 +202,23 @@ class ModulationExplorer(Explorer):
             ],
         ]
         if self.swin is not None:
-            rows.append([self._attention_panel(block) for block in self._swin_blocks()])
+            head = "mean of heads" if self.head.value == ALL_HEADS else f"head {self.head.value}"
+            rows.append([])
+            for block in self._swin_blocks():
+                (seen, token), shifted = self._attention(block), "shifted windows" if any(block.shift) else "windows"
+                title = f"Swin, {shifted}\nstage {block.stage}, block {block.block}, {head}"
+                rows[-1].append(Panel(title, seen, boxes=[token]))
         alt = self._describe(m)
         return draw(rows, alt), alt
 
-    def _attention_panel(self, block: BlockAttention) -> Panel:
-        """One Swin block's attention row at the place of the position."""
-        shifted = "shifted windows" if any(block.shift) else "windows"
-        head = "mean of heads" if self.head.value == ALL_HEADS else f"head {self.head.value}"
-        title = f"Swin, {shifted}\nstage {block.stage}, block {block.block}, {head}"
-        return Panel(title, self._attention_row(block), boxes=[Box(*self._token(block), 1, 1, INK)])
-
-    def _attention_row(self, block: BlockAttention) -> Tensor:
-        """(H, W), the chosen head's, or the mean of all."""
-        heads = block.row(*self._token(block))[0].cpu()
-        return heads.mean(dim=0) if self.head.value == ALL_HEADS else heads[self.head.value]
-
-    def _token(self, block: BlockAttention) -> list[int]:
-        """The token of a Swin's grid that is where the position is on ConvMod's map."""
+    def _attention(self, block: BlockAttention) -> tuple[Tensor, Box]:
+        """A Swin block's attention row (H, W) at the place of the position, of the chosen head or the mean of all; and
+        which of its tokens that place is in."""
         places = zip(self.position, block.grid, self._map_size(), strict=True)
-        return [place * tokens // size for place, tokens, size in places]
+        token = [place * tokens // size for place, tokens, size in places]
+        heads = block.row(*token)[0].cpu()
+        row = heads.mean(dim=0) if self.head.value == ALL_HEADS else heads[self.head.value]
+        return row, Box(*token, 1, 1, INK)
 
     def _describe(self, m: Modulation) -> str:
         row, column = m.position
@@ -238,7 +235,7 @@ class ModulationExplorer(Explorer):
         if self.swin is None:
             return told
         block = self._swin_blocks()[0]
-        seen = self._attention_row(block)
+        seen, _ = self._attention(block)
         y, x = divmod(int(seen.argmax()), seen.shape[1])
         return (
             f"{told} Swin's stage {block.stage}, block {block.block} attends from there to {int((seen > 0).sum())} "
@@ -266,7 +263,3 @@ def read_image(content: bytes, size: tuple[int, int]) -> Tensor:
     height, width = size
     image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -60,8 +60,7 @@ class ReceptiveFieldExplorer(Explorer):
         offer(self.stage, self._stages(), min(self.stage.value, self._stages()[-1]))
 
     def _draw(self) -> tuple[str, str]:
-        field, alt = self.field, self._describe()
-        log = self.colours.value == "logarithmic"
+        field, log, count = self.field, self.colours.value == "logarithmic", len(self.images)
         weights = shown_weights(field, log)
         weights = weights / DECADES + 1 if log else weights
         # Three colours that are seen on black and on yellow.
@@ -73,16 +72,11 @@ class ReceptiveFieldExplorer(Explorer):
             Panel(f"share of the gradient\n{scale}", weights, 1.0, boxes, HEAT),
             Panel("the image, as bright\nas it counts", image.cpu() * weights),
         ]
-        return draw([panels], alt), alt
-
-    def _describe(self) -> str:
-        field = self.field
-        height, width = field.weights.shape
-        reach = max(field.extent.height, field.extent.width)
-        row, column = field.position
-        return (
+        reach, (row, column) = max(field.extent.height, field.extent.width), field.position
+        sentence = (
             f"{self.model.value}, stage {field.stage}, position row {row}, column {column}: half of the gradient lies "
-            f"within {field.radius(0.5):g} pixels of the centre and 90 % within {field.radius(0.9):g}, by "
-            f"{len(self.images)} image{'s' * (len(self.images) > 1)} of {height}×{width}; the convolutions could reach "
+            f"within {field.radius(0.5):g} pixels of the centre and 90 % within {field.radius(0.9):g}, by {count} "
+            f"image{'s' * (count > 1)} of {'×'.join(map(str, field.weights.shape))}; the convolutions could reach "
             f"{reach / 2:g} pixels, {reach}×{reach} in all."
         )
+        return draw([panels], sentence), sentence
