@@ -138,7 +138,7 @@ def test_it_counts_what_a_position_sees_and_what_is_learned(explorer: KernelSize
 
 def test_its_output_is_torchs_convolution(explorer: KernelSizeExplorer) -> None:
     explorer.size.value, explorer.kernel.value, explorer.image.value = 7, "random", 1
-    kernel, _, output, _ = explorer._compute()
+    kernel, _, output = explorer._compute()
     expected = F.conv2d(explorer.maps[1][None, None], kernel[None, None], padding=3)[0, 0]
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
     told = re.search(r"the output at p is (−?[\d.]+)\.", explorer.text)[1].replace("−", "-")
