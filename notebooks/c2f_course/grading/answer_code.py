@@ -10,7 +10,8 @@ import inspect
 import re
 import symtable
 import textwrap
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from c2f_course.grading.worker import as_python
@@ -25,25 +26,23 @@ def used_names(*sources: str) -> set[str]:
     nodes = [node for source in sources for node in ast.walk(_parse(source))]
     names: set[str] = set()
     paths: set[str] = set()
-    places: dict[str, set[str]] = {}  # a name in the code -> what is imported under it
+    places: defaultdict[str, set[str]] = defaultdict(set)  # a name in the code -> what is imported under it
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            module = f"{node.module}." if isinstance(node, ast.ImportFrom) and node.module else ""
+            module = f"{node.module}." if getattr(node, "module", None) else ""
             for alias in node.names:
-                path = module + alias.name
-                names.add(alias.name)
-                paths.add(path)
-                short = alias.asname or (alias.name if module else alias.name.split(".")[0])
-                places.setdefault(short, set()).add(path if module or alias.asname else short)
+                paths.add(module + alias.name)
+                whole = module or alias.asname  # else `import a.b` binds a
+                place = module + alias.name if whole else alias.name.split(".")[0]
+                places[alias.asname or (alias.name if module else place)].add(place)
     for node in nodes:
         if isinstance(node, ast.Attribute):
             names.add(node.attr)
-            dotted = ast.unparse(node)  # `a.b.c`, or what is no such chain
-            base, *rest = dotted.split(".") if re.fullmatch(r"[\w.]+", dotted) else [""]
-            paths |= {".".join([place, *rest]) for place in places.get(base, ())}
+            base, _, rest = ast.unparse(node).partition(".")
+            paths |= {f"{place}.{rest}" for place in places.get(base, ())}
     for path in paths:
         parts = path.split(".")
-        names |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+        names |= {parts[-1], *(".".join(parts[:count]) for count in range(1, len(parts) + 1))}
     return names
 
 
@@ -56,43 +55,60 @@ def answer_sources(cells: Iterable[str], answers: Collection[str], given: Collec
 
     Raises RecursionError where the code is nested too deeply to be read.
     """
-    defined: dict[str, list[str]] = {}
+    defined: defaultdict[str, list[str]] = defaultdict(list)
     changed: set[str] = set()
+    stars: set[str] = set()
     for cell in cells:
         for node in _parse(cell).body:
+            piece = ast.unparse(node)
             changed |= _changed(node)
-            for name in {*_bound(node), *_changed(node)}:
-                defined.setdefault(name, []).append(ast.unparse(node))
-    stars = [node.module for piece in defined.get("*", ()) for node in ast.walk(_parse(piece))
-             if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" and node.module]  # fmt: skip
+            for name in _bound(piece) | _changed(node):
+                defined[name].append(piece)
+            imports = (n for n in ast.walk(node) if isinstance(n, ast.ImportFrom) and n.names[0].name == "*")
+            stars |= {each.module for each in imports if each.module}
     wanted, seen, pieces = list(answers), set(given), []
     wanted += [name for name in changed if CHECKS in used_names(*defined[name])]
     while wanted:
         name = wanted.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name not in defined and not hasattr(builtins, name):
-            pieces += [f"from {module} import {name}" for module in stars]
-        for piece in defined.get(name, ()):
-            pieces.append(piece)
-            wanted += _read_from_outside(piece)
+        if name not in seen:
+            seen.add(name)
+            pieces += defined[name]
+            wanted += [used for piece in defined[name] for used in _read_from_outside(piece)]
+            if not defined[name] and not hasattr(builtins, name):
+                pieces += [f"from {module} import {name}" for module in stars]
     return pieces
+
+
+def _scopes(piece: str) -> Iterator[symtable.SymbolTable]:
+    """The scope of a piece of code and all within it; none where Python would not compile it."""
+    try:
+        scopes = [symtable.symtable(piece, "cell", "exec")]
+    except (SyntaxError, ValueError):
+        return
+    while scopes:
+        yield (scope := scopes.pop())
+        scopes += scope.get_children()
+
+
+def _bound(piece: str) -> set[str]:
+    """The names that a piece of code gives a value, blocks and `global` included: what `if True: def f` binds is f."""
+    symbols = [(scope.get_type() == "module", s) for scope in _scopes(piece) for s in scope.get_symbols()]
+    return {
+        s.get_name() for top, s in symbols if (s.is_assigned() or s.is_imported()) and (top or s.is_declared_global())
+    }
 
 
 def _read_from_outside(piece: str) -> set[str]:
     """The names that a piece of code takes from the notebook: not a function's own variables."""
-    try:
-        scopes = [symtable.symtable(piece, "cell", "exec")]
-    except (SyntaxError, ValueError, RecursionError):  # then rather too many
-        return {node.id for node in ast.walk(_parse(piece)) if isinstance(node, ast.Name)}
-    names: set[str] = set()
-    while scopes:
-        scope = scopes.pop()
-        scopes += scope.get_children()
-        top = scope.get_type() == "module"
-        names |= {s.get_name() for s in scope.get_symbols() if (s.is_referenced() if top else s.is_global())}
-    return names
+    symbols = [(scope.get_type() == "module", s) for scope in _scopes(piece) for s in scope.get_symbols()]
+    return {s.get_name() for top, s in symbols if (s.is_referenced() if top else s.is_global())}
+
+
+def _changed(node: ast.stmt) -> set[str]:
+    """The names into whose objects a statement writes: f for `f.attribute = …` and for `f[key] = …`."""
+    targets = (n for n in ast.walk(node) if isinstance(n, ast.Attribute | ast.Subscript))
+    written = (re.match(r"\w+", ast.unparse(target)) for target in targets if isinstance(target.ctx, ast.Store))
+    return {base[0] for base in written if base}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -107,32 +123,6 @@ def _parse(source: str) -> ast.Module:
         return ast.Module([], [])
     except MemoryError:  # which is what the parser raises before its own stack is full
         raise RecursionError("the code is nested too deeply") from None
-
-
-def _bound(node: ast.AST) -> set[str]:
-    """The names that a statement gives a value, its blocks included: what `if True: def f` binds is f."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):  # and what it declares to be global
-        return {node.name}.union(*(inner.names for inner in ast.walk(node) if isinstance(inner, ast.Global)))
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    own = {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()
-    if isinstance(node, ast.MatchAs | ast.MatchStar | ast.ExceptHandler) and node.name:
-        own.add(node.name)
-    if isinstance(node, ast.MatchMapping) and node.rest:
-        own.add(node.rest)
-    return own.union(*map(_bound, ast.iter_child_nodes(node)))
-
-
-def _changed(node: ast.stmt) -> set[str]:
-    """The names into whose objects a statement writes: f for `f.attribute = …` and for `f[key] = …`."""
-    found = set()
-    for target in ast.walk(node):
-        if isinstance(target, ast.Attribute | ast.Subscript) and isinstance(target.ctx, ast.Store):
-            base: ast.expr = target
-            while isinstance(base, ast.Attribute | ast.Subscript):
-                base = base.value
-            found |= {base.id} if isinstance(base, ast.Name) else set()
-    return found
 
 
 def source_of(answer: Any) -> str:

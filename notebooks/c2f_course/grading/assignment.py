@@ -14,7 +14,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Question(Exercise):
 def question(
     number: str, title: str, difficulty: Difficulty, minutes: int, *, answers: str | tuple[str, ...], **settings: Any
 ) -> Callable[[Callable[..., str]], Question]:
-    """Turn a check into a Question. `settings`: its points, and what it is without or given."""
+    """Turn a check (a Task, or a function that raises Hint) into a Question. `settings`: the other fields of it."""
     names = (answers,) if isinstance(answers, str) else answers
     return lambda check: Question(number, title, difficulty, minutes, check, answers=names, **settings)
 
@@ -115,6 +115,11 @@ class Assignment:
         return sum(question.points for question in self.questions)
 
     @property
+    def checks(self) -> str:
+        """The module of its public checks."""
+        return f"{CHECKS}.assignment_{self.name.split('_')[0]}"
+
+    @property
     def title(self) -> str:
         """The heading of the notebook."""
         first = json.loads(self.student_notebook.read_text(encoding="utf-8"))["cells"][0]["source"]
@@ -141,23 +146,20 @@ def load_assignment(name: str, folder: Path = FOLDER) -> Assignment:
     found = [known for known in names if name in (known, known.split("_")[0])]
     if not found:
         raise ValueError(f"there is no assignment {name!r} in {folder}; there are {', '.join(names) or 'none'}.")
-    name = found[0]
-    path = folder / name / "hidden_tests.py"
+    path = folder / found[0] / "hidden_tests.py"
     if not path.is_file():
         raise ValueError(f"{path} is not there; `make assignments` writes it from the source notebook.")
-    space: dict[str, Any] = {"__name__": f"hidden_tests_{name}"}
+    space: dict[str, Any] = {"__name__": f"hidden_tests_{found[0]}"}
     exec(compile(path.read_bytes(), str(path), "exec"), space)  # an import would leave a copy beside them
+    packages = (Path(package.__file__).parent for package in (c2f, c2f_course))
+    files = [p for package in packages for p in sorted(package.rglob("*")) if p.suffix in (".py", ".toml")]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in (path, *files))).hexdigest()
     tests = tuple(value for value in space.values() if isinstance(value, HiddenTest))
-    checks = importlib.import_module(f"{CHECKS}.assignment_{name.split('_')[0]}")
-    questions = tuple(value for value in vars(checks).values() if isinstance(value, Question))
-    for question in questions:
-        points = sum(test.points for test in tests if test.question is question)
+    assignment = Assignment(found[0], (), tests, path.parent, digest, space.get("LIMITS", Limits()))
+    checks = vars(importlib.import_module(assignment.checks)).values()
+    assignment = replace(assignment, questions=tuple(value for value in checks if isinstance(value, Question)))
+    for question in assignment.questions:
+        points = sum(test.points for test in assignment.tests_of(question))
         if not question.by_a_person and points != question.points:
             raise ValueError(f"question {question.number} has {question.points:g} points, its hidden tests {points:g}.")
-    packages = (Path(package.__file__).parent for package in (c2f, c2f_course))
-    code = [
-        path,
-        *(file for package in packages for kind in ("py", "toml") for file in sorted(package.rglob(f"*.{kind}"))),
-    ]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in code)).hexdigest()
-    return Assignment(name, questions, tests, folder / name, digest, space.get("LIMITS", Limits()))
+    return assignment

@@ -67,7 +67,7 @@ class Grade:
         from c2f_course.grading import grade, gradebook, sandbox
         from c2f_course.grading.assignment import load_assignment
 
-        found = grade.find_submissions(self.submissions)
+        entries, misnamed = grade.find_submissions(self.submissions)
         assignment = load_assignment(self.assignment)
         assignment = replace(assignment, limits=replace(assignment.limits, sandboxed=self.sandbox))
         by_hand = gradebook.read_written(self.out / "written.csv", assignment)
@@ -81,22 +81,17 @@ class Grade:
             raise ValueError(why)
         if not self.sandbox:
             print("c2f: without a sandbox each submission runs as you and may do all that you may.", file=sys.stderr)
-        with tqdm(total=len(found.entries), unit="submission", file=sys.stderr) as bar:
-
-            def show(result: grade.Result, done: int, of: int) -> None:
-                bar.set_postfix_str(result.student[:20], refresh=False)
-                bar.update(done - bar.n)
-
-            results = grade.grade_folder(found, assignment, self.out, self.jobs, show)
-        same = grade.duplicates(found.entries, assignment)
-        book = gradebook.Gradebook(assignment, results, by_hand, same, found.misnamed, roster)
+        graded = grade.grade_folder(entries, assignment, self.out, self.jobs)
+        results = list(tqdm(graded, total=len(entries), unit="submission", file=sys.stderr))
+        results.sort(key=lambda result: result.student)
+        same = grade.duplicates(entries, assignment)
+        book = gradebook.Gradebook(assignment, results, by_hand, same, misnamed, roster)
         gradebook.write(book, self.out, self.show)
-        graded = sum(result.state == "graded" for result in results)
-        lines = [
-            f"{graded} of {len(results)} submissions graded: {self.out / 'grades.csv'}, {self.out / 'summary.html'}",
-            *(f"  {result.file}: {result.state}, {result.note}" for result in results if result.state != "graded"),
-            *(f"  {file} {why}" for file, why in found.misnamed.items()),
-        ]
+        ungraded = [result for result in results if result.state != "graded"]
+        tables = f"{self.out / 'grades.csv'}, {self.out / 'summary.html'}"
+        lines = [f"{len(results) - len(ungraded)} of {len(results)} submissions graded: {tables}"]
+        lines += [f"  {result.file}: {result.state}, {result.note}" for result in ungraded]
+        lines += [f"  {file} {why}" for file, why in misnamed.items()]
         if words := sum(len(result.waiting) for result in results):
             written = self.out / "written.csv"
             lines.append(f"{words} answers in words wait in {written}: fill in points, run this again.")

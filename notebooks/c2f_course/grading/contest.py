@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from c2f.files import data_folder
 from c2f.training.sources.dataset import Split
-from c2f_course.tasks.exercise import Blank, Hint, expect_untouched
+from c2f_course.tasks.exercise import Hint, expect_filled, expect_untouched
 
 IMAGES_SEEN = 12_000
 NUMBERS = 300_000  # of 32 bits, that the weights may hold
@@ -60,6 +60,10 @@ def draw(ink: Tensor, seed: int) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
+    def with_stroke(picture: Tensor) -> Tensor:
+        stroke = _stroke(uniform(-1, 1, 2, 2), uniform(0.02, 0.05))
+        return torch.lerp(picture, uniform(0.15, 0.85, 3, 1, 1), stroke)
+
     # Where a pixel of the drawing looks in the digit: the inverse of turn, slant, scale and shift.
     angle, slant, scale = uniform(-0.4, 0.4), uniform(-0.25, 0.25), uniform(0.7, 1.05)
     cos, sin = angle.cos() / scale, angle.sin() / scale
@@ -73,15 +77,10 @@ def draw(ink: Tensor, seed: int) -> Tensor:
     dark, light = uniform(0, 0.4, 3, 1, 1), uniform(0.6, 1, 3, 1, 1)
     dark_ink = uniform(0, 1, 1, 1, 1) < 0.5
     paper = torch.where(dark_ink, light, dark)
-    picture = paper + ground * uniform(-0.2, 0.2, 3, 1, 1)
-    for _ in range(2):
-        line = _stroke(uniform(-1, 1, 2, 2), uniform(0.02, 0.05))
-        picture = torch.lerp(picture, uniform(0.15, 0.85, 3, 1, 1), line)
+    picture = with_stroke(with_stroke(paper + ground * uniform(-0.2, 0.2, 3, 1, 1)))
     contrast = uniform(0.6, 1, 1, 1, 1)
     colour = paper + contrast * (torch.where(dark_ink, dark, light) - paper)
-    picture = torch.lerp(picture, colour, digit)
-    line = _stroke(uniform(-1, 1, 2, 2), uniform(0.02, 0.05))
-    picture = torch.lerp(picture, uniform(0.15, 0.85, 3, 1, 1), line)
+    picture = with_stroke(torch.lerp(picture, colour, digit))
     noise = uniform(0.01, 0.07, 1, 1, 1) * torch.randn(count, 3, SIZE, SIZE, generator=generator)
     return ((picture + noise) * 255).round().clamp(0, 255).to(torch.uint8)
 
@@ -150,8 +149,7 @@ def within_budget(weights: Any) -> int:
     Every tensor counts, a parameter or a running mean: a second entry is given all of them. Raises Refused for what is
     no weights, and where there are more than the budget allows.
     """
-    if weights is None or weights is Ellipsis:
-        raise Blank
+    expect_filled(weights)
     if not isinstance(weights, dict) or not weights:
         raise Refused("weights() should return a dictionary, name → tensor, that is not empty.")
     for name, value in weights.items():
@@ -176,8 +174,7 @@ def ask(entry: Any, images: Tensor, chunk: int = 100) -> Tensor:
         given = some.clone()  # other students' images are the same tensor
         logits = predict(given)
         expect_untouched(given, some, "the images")
-        if logits is None or logits is Ellipsis:
-            raise Blank
+        expect_filled(logits)
         if not isinstance(logits, Tensor) or logits.shape != (len(some), CLASSES):
             what = f"of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise Refused(f"predict should give scores of shape ({len(some)}, {CLASSES}), and gave {what}.")

@@ -15,19 +15,20 @@ import signal
 import threading
 import time
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from c2f.files import write_json
 from c2f_course.grading.assignment import Assignment, HiddenTest, Partly, Question, load_assignment
 from c2f_course.grading.remote import Remote, RemoteError, RemoteGone
 from c2f_course.grading.sandbox import Limits, run_submission
-from c2f_course.tasks.exercise import Exercise, Hint, Verdict
+from c2f_course.tasks.exercise import Exercise, Verdict
 
 LARGEST_NOTEBOOK = 20 << 20  # bytes; with its pictures a notebook of ours has one or two MB
 LARGEST_CODE = 200_000  # characters; a solution of ours has some 20,000
@@ -195,34 +196,27 @@ def judge(
     question: Question, tests: Sequence[HiddenTest], student: Student, forbidden: Sequence[str]
 ) -> QuestionResult:
     """The public check's verdict and the hidden tests' points. `forbidden`: names in the answer that may not be."""
-    result = QuestionResult(question.number, question.title, question.points)
-    verdict, _ = _run(HiddenTest(question, 0, "", question.check), student, forbidden)
-    result.state, result.message = verdict.state, verdict.message
+
+    def run(check: Callable[..., Any], whole: bool = False) -> Verdict:
+        if forbidden:
+            return Verdict(question.number, "hint", question.complain(forbidden))
+        try:
+            answers = [student] if whole else student.answers(question)
+        except (RemoteError, RemoteGone) as error:
+            return Verdict(question.number, "hint", f"there is no answer to ask: {error}.")
+        return Exercise.__call__(replace(question, check=check), *answers)
+
+    public = run(question.check)
+    result = QuestionResult(question.number, question.title, question.points, public.state, public.message)
     for test in tests:
-        verdict, earned = _run(test, student, forbidden)
-        share = min(1.0, max(0.0, earned.share)) if verdict.passed else 0.0
-        result.tests.append(HiddenResult(test.title, round(share * test.points, 2), test.points, verdict.message))
+        verdict = run(test.run, test.whole)
+        earned = verdict.message  # what the test returned, where it has passed
+        if not isinstance(earned, Partly):
+            earned = Partly(float(verdict.passed), earned or "passed")
+        points = round(min(1.0, max(0.0, earned.share)) * test.points, 2)
+        result.tests.append(HiddenResult(test.title, points, test.points, earned.message))
         result.measured.update(earned.measured)
     return result
-
-
-def _run(test: HiddenTest, student: Student, forbidden: Sequence[str]) -> tuple[Verdict, Partly]:
-    """Fetch the answers, which may fail, and test them: the verdict, and what was earned if it is "passed"."""
-    question, earned = test.question, Partly(0.0, "")
-
-    def check(*answers: Any) -> str:
-        nonlocal earned
-        if forbidden:
-            raise Hint(question.complain(forbidden))
-        outcome = test.run(*answers)
-        earned = outcome if isinstance(outcome, Partly) else Partly(1.0, outcome or "passed")
-        return earned.message
-
-    try:
-        answers = [student] if test.whole else student.answers(question)
-    except (RemoteError, RemoteGone) as error:
-        return Verdict(question.number, "hint", f"there is no answer to ask: {error}."), earned
-    return Exercise.__call__(replace(question, check=check), *answers), earned
 
 
 def grade_notebook(path: Path, assignment: Assignment, student: str = "") -> Result:
@@ -264,28 +258,18 @@ def digest_of(path: Path, assignment: Assignment) -> str:
     """Of all that a grade depends on; of a file that cannot be read, without its content."""
     digest = hashlib.sha256(f"{assignment.digest} {asdict(assignment.limits)}".encode())
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        while some := file.read(1 << 20):
-            digest.update(some)
+        hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
 # ---- A folder of submissions
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A file to grade, and whose it is."""
 
     student: str
     path: Path
-
-
-@dataclass
-class Found:
-    """What is in a folder of submissions."""
-
-    entries: list[Entry] = field(default_factory=list)
-    misnamed: dict[str, str] = field(default_factory=dict)  # file -> why it is not graded
 
 
 # Moodle's `Ann Lee_123456_assignsubmission_file_` and Canvas's `leeann_98765_43210_homework`: a name and a number
@@ -293,42 +277,40 @@ PLATFORMS = re.compile(r"(.+?)(?:_LATE)?_(\d{3,})_(?:assignsubmission_|\d{3,}_).
 COPY = re.compile(r"-Copy\d*|\(\d+\)")
 
 
-def find_submissions(folder: Path) -> Found:
-    """NAME.ipynb, or NAME/anything.ipynb as learning platforms unpack them; everything else is listed as misnamed."""
+def find_submissions(folder: Path) -> tuple[list[Entry], dict[str, str]]:
+    """NAME.ipynb, or NAME/anything.ipynb as learning platforms unpack them; and of every other file why it is none."""
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; name the one that the submissions are in.")
-    found, owned = Found(), {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith((".", "__MACOSX")):
+    owned: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)  # name and number -> notebooks
+    misnamed: dict[str, str] = {}
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        if any(part.startswith((".", "__MACOSX")) for part in inside.parts):
             continue
-        inside = [path]
-        if path.is_dir() and not path.is_symlink():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and "/." not in p.relative_to(folder).as_posix())
-            if not any(file.suffix == ".ipynb" for file in inside):
-                found.misnamed[path.name] = "holds no notebook"
-        name = unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem)
-        platform_name = PLATFORMS.fullmatch(name)
-        owner = platform_name.groups() if platform_name else (name, "")
-        for file in inside:
-            if file.is_symlink() or not file.is_file():
-                found.misnamed[file.relative_to(folder).as_posix()] = "is no plain file"
-            elif file.suffix != ".ipynb":
-                found.misnamed[file.relative_to(folder).as_posix()] = "is not called NAME.ipynb"
-            else:
-                owned.setdefault(owner, []).append(file)
-    namesakes = Counter(name for name, _ in owned)
+        if file.is_dir() and not file.is_symlink():
+            if file.parent == folder and all("/." in f"{each.relative_to(folder)}" for each in file.rglob("*.ipynb")):
+                misnamed[file.name] = "holds no notebook"
+        elif file.is_symlink() or not file.is_file():
+            misnamed[inside.as_posix()] = "is no plain file"
+        elif file.suffix != ".ipynb":
+            misnamed[inside.as_posix()] = "is not called NAME.ipynb"
+        else:
+            name = unicodedata.normalize("NFC", inside.parts[0] if len(inside.parts) > 1 else file.stem)
+            platform_name = PLATFORMS.fullmatch(name)
+            owned[platform_name.groups() if platform_name else (name, "")].append(file)
+    entries, namesakes = [], Counter(name for name, _ in owned)
     for (name, number), files in owned.items():
         files.sort(key=lambda file: (file.parent == folder, bool(COPY.search(file.stem)), file))
         student = name if namesakes[name] == 1 or not number else f"{name}_{number}"
-        found.entries.append(Entry(student, files[0]))
+        entries.append(Entry(student, files[0]))
         for file in files[1:]:
             why = f"is one more notebook of the same student; {files[0].name} is graded"
             if file.parent == folder != files[0].parent:  # anna.ipynb beside anna/…
                 why = f"has the name of the folder {student}, which is graded"
-            found.misnamed[file.relative_to(folder).as_posix()] = why
-    if not found.entries:
+            misnamed[file.relative_to(folder).as_posix()] = why
+    if not entries:
         raise ValueError(f"there is no notebook in {folder}; a submission is called NAME.ipynb or NAME/….ipynb.")
-    return found
+    return entries, misnamed
 
 
 def duplicates(entries: Sequence[Entry], assignment: Assignment) -> list[list[str]]:
@@ -351,82 +333,53 @@ def result_path(grades: Path, student: str) -> Path:
     return grades / "results" / f"{safe}.json"
 
 
-def grade_folder(
-    found: Found,
-    assignment: Assignment,
-    grades: Path,
-    jobs: int = 0,
-    progress: Callable[[Result, int, int], None] = lambda result, done, of: None,
-) -> list[Result]:
-    """Grade all of them, `jobs` at a time (0: one for each processor); those that have a result are not run again.
+def grade_folder(entries: Sequence[Entry], assignment: Assignment, grades: Path, jobs: int = 0) -> Iterator[Result]:
+    """Grade all of them, `jobs` at a time (0: one per processor), and yield the results as they come.
 
-    `progress(result, done, of)` is called after each one.
+    A submission that has a result in GRADES is not run again, unless something has changed since.
     """
-    results: dict[str, Result] = {}
     waiting: list[Entry] = []
-    for entry in found.entries:
+    for entry in entries:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             result = Result.read(result_path(grades, entry.student))
             if result.digest == digest_of(entry.path, assignment):
-                results[entry.student] = result
-                progress(result, len(results), len(found.entries))
+                yield result
                 continue
         waiting.append(entry)
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    task = (assignment.name, assignment.folder.parent, assignment.limits)
-    for entry, result in _in_parallel(waiting, task, jobs or processors):
+    for entry, result in _in_parallel(waiting, assignment, jobs or processors):
         result = result or _without_points(entry, assignment, state="failed", note="the grader ended with it.")
         write_json(result_path(grades, entry.student), asdict(result))
-        results[entry.student] = result
-        progress(result, len(results), len(found.entries))
-    return [results[entry.student] for entry in found.entries]
+        yield result
 
 
-def _in_parallel(waiting: list[Entry], task: tuple, jobs: int) -> Iterator[tuple[Entry, Result | None]]:
-    """Each entry with its result, in the order in which they end; None where it took the grader's process with it."""
-    lost = []
-    with _processes(min(jobs, len(waiting))) as pool:
-        entries = {pool.submit(_grade, entry, *task): entry for entry in waiting}
-        for future in as_completed(entries):
+def _in_parallel(waiting: Sequence[Entry], assignment: Assignment, jobs: int) -> Iterator[tuple[Entry, Result | None]]:
+    """Each entry with its result, as they end; None where it took the grader's process with it.
+
+    Each has a grader's process of its own, forked from one that has imported torch and the checks.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, assignment.checks])
+    task = assignment.name, assignment.folder.parent, assignment.limits
+
+    def grade(entry: Entry) -> tuple[Entry, Result | None]:
+        with ProcessPoolExecutor(1, context) as process:
             try:
-                yield entries[future], future.result()
-            except BrokenProcessPool:  # which takes all that are still waiting with it
-                lost.append(entries[future])
-    for entry in lost:  # nobody can say which of them ended the process: so each once more, alone
-        with _processes(1) as pool:
-            try:
-                yield entry, pool.submit(_grade, entry, *task).result()
+                return entry, process.submit(_grade, entry, *task).result()
             except BrokenProcessPool:
-                yield entry, None
+                return entry, None
+
+    with ThreadPool(max(1, min(jobs, len(waiting)))) as threads:
+        yield from threads.imap_unordered(grade, waiting)
 
 
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Graders' processes; what has not begun when this is left is not begun."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, count), context, initializer=_prepare, initargs=(os.getpid(),))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _prepare(parent: int) -> None:
-    """In a grader's process: one thread, no Ctrl-C of its own, and an end with the command that started it."""
+def _grade(entry: Entry, name: str, folder: Path, limits: Limits) -> Result:
+    """In a process of its own: one thread, no Ctrl-C, and an end with the command that started it."""
     import torch
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _grade(entry: Entry, name: str, folder: Path, limits: Limits) -> Result:
+    threading.Thread(target=lambda: os._exit(multiprocessing.parent_process().join() or 1), daemon=True).start()
     assignment = replace(load_assignment(name, folder), limits=limits)
     try:
         return grade_notebook(entry.path, assignment, entry.student)

@@ -15,7 +15,7 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,22 +57,18 @@ class Gradebook:
 
 def write(book: Gradebook, grades: Path, show: Show = "titles") -> None:
     """Write all files but the results, each of them whole or not at all."""
-    _write(grades / "grades.csv", _grades(book))
+    files = {"grades.csv": _grades(book), "summary.html": _summary(book)}
     if any(question.by_a_person for question in book.assignment.questions):
-        _write(grades / "written.csv", _written(book))
+        files["written.csv"] = _written(book)
     for result in book.results:
         name = result_path(grades, result.student).stem
-        page = _page("feedback.html", book=book, result=result, show=show)
-        _write(grades / "feedback" / f"{name}.html", page)
-    _write(grades / "summary.html", _summary(book))
+        files[f"feedback/{name}.html"] = _page("feedback.html", book=book, result=result, show=show)
     if board := leaderboard(book):
-        _write(grades / "leaderboard.html", _page("leaderboard.html", book=book, board=board))
-        _write(grades / "leaderboard.csv", _table(list(board[0]), [list(row.values()) for row in board]))
-
-
-def _write(path: Path, text: str) -> None:
-    """What students write, and the names of their files, may hold halves of surrogate pairs, which no file can."""
-    write_atomically(path, text.encode(errors="backslashreplace"))
+        files["leaderboard.html"] = _page("leaderboard.html", book=book, board=board)
+        files["leaderboard.csv"] = _table([list(board[0]), *(row.values() for row in board)])
+    for name, text in files.items():
+        # What students write, and the names of their files, may hold halves of surrogate pairs, which no file can.
+        write_atomically(grades / name, text.encode(errors="backslashreplace"))
 
 
 # ---- Tables
@@ -81,44 +77,37 @@ def _write(path: Path, text: str) -> None:
 def _grades(book: Gradebook) -> str:
     of = f"{book.assignment.points:g}"
     numbers = [question.number for question in book.assignment.questions]
-    rows = [
-        [
-            result.student, f"{result.points:g}", of, *(f"{question.points:g}" for question in result.questions),
-            result.state, _remarks(book, result), result.file,
-        ]
-        for result in book.results
-    ]  # fmt: skip
-    rows += [[student, "0", of, *("0" for _ in numbers), "missing", "", ""] for student in book.missing]
-    return _table(["student", "points", "of", *numbers, "state", "note", "file"], rows)
-
-
-def _remarks(book: Gradebook, result: Result) -> str:
-    remarks = [result.note] if result.note else []
-    remarks += [f"waits for a person: {', '.join(result.waiting)}"] if result.waiting else []
-    same = [group for group in book.duplicates if result.student in group]
-    remarks += [f"the same code as {', '.join(set(group) - {result.student})}" for group in same]
-    return "; ".join(remarks)
+    rows = [["student", "points", "of", *numbers, "state", "note", "file"]]
+    for result in book.results:
+        points = [f"{question.points:g}" for question in result.questions]
+        remarks = [result.note] if result.note else []
+        remarks += [f"waits for a person: {', '.join(result.waiting)}"] if result.waiting else []
+        same = [group for group in book.duplicates if result.student in group]
+        remarks += [f"the same code as {', '.join(set(group) - {result.student})}" for group in same]
+        rows.append([result.student, f"{result.points:g}", of, *points, result.state, "; ".join(remarks), result.file])
+    return _table([*rows, *([student, "0", of, *"0" * len(numbers), "missing", "", ""] for student in book.missing)])
 
 
 def _written(book: Gradebook) -> str:
-    by_hand = {place: f"{points:g}" for place, points in book.by_hand.items()}
-    of = {question.number: f"{question.points:g}" for question in book.assignment.questions if question.by_a_person}
-    rows = [
-        [result.student, q.number, of[q.number], by_hand.pop((result.student, q.number), ""), q.answer]
-        for number in of for result in book.results for q in result.questions if q.number == number and q.answer
-    ]  # fmt: skip
-    rows += [[student, number, of[number], points, ""] for (student, number), points in by_hand.items()]  # of others
-    return _table(["student", "question", "of", "points", "answer"], rows)
+    left = {place: f"{points:g}" for place, points in book.by_hand.items()}
+    rows = [["student", "question", "of", "points", "answer"]]
+    for question in book.assignment.questions:
+        for result in book.results if question.by_a_person else ():
+            (found,) = (found for found in result.questions if found.number == question.number)
+            if found.answer:
+                points = left.pop((result.student, question.number), "")
+                rows.append([result.student, question.number, f"{question.points:g}", points, found.answer])
+    of = {question.number: f"{question.points:g}" for question in book.assignment.questions}
+    return _table([*rows, *([student, number, of[number], points, ""] for (student, number), points in left.items())])
 
 
 def read_written(path: Path, assignment: Assignment) -> dict[tuple[str, str], float]:
     """The points that a person has given. Raises ValueError for what is no number of points, with the line."""
     of = {question.number: question.points for question in assignment.questions if question.by_a_person}
-    rows = list(_rows(path)) if path.exists() else []
-    heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    (_, heading), *rows = [*_rows(path)] if path.exists() and path.stat().st_size else [(0, [])]
     by_hand = {}
-    for line, cells in rows[1:]:
-        row = dict(zip(heading, cells, strict=False))
+    for line, cells in rows:
+        row = dict(zip([cell.strip().lower() for cell in heading], cells, strict=False))
         text, number = row.get("points", "").strip(), row.get("question", "").strip()
         if not text:
             continue
@@ -157,12 +146,12 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a formula begins; a student may have written one
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _table(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heading)
-    for row in rows:
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in row])
+    plain = (
+        [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in row] for row in rows
+    )
+    csv.writer(text, lineterminator="\n").writerows(plain)
     return text.getvalue()
 
 
@@ -173,9 +162,8 @@ def _page(name: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader
 
     # What students wrote goes through autoescape: none of it becomes a tag.
-    pages = Environment(
-        loader=PackageLoader("c2f_course.grading"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = PackageLoader("c2f_course.grading")
+    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return pages.get_template(name).render(**values)
 
 
@@ -184,37 +172,25 @@ def hardest(book: Gradebook) -> list[dict[str, Any]]:
     rows = []
     for number, question in enumerate(book.assignment.questions):
         graded = [result.questions[number] for result in book.results if result.state == "graded"]
-        asked = [result for result in graded if not result.waits]
-        if asked:
-            failed = Counter(test.title for result in asked for test in result.tests if test.points < test.of)
-            rows.append({
-                "question": question,
-                "share": statistics.mean(result.points for result in asked) / question.points,
-                "full": sum(result.points == question.points for result in asked),
-                "asked": len(asked),
-                "worst": next(iter(failed.most_common(1)), None),
-            })  # fmt: skip
+        points = [result.points for result in graded if not result.waits]
+        failed = Counter(test.title for result in graded for test in result.tests if test.points < test.of)
+        if points:
+            share, full = statistics.mean(points) / question.points, points.count(question.points)
+            worst = next(iter(failed.most_common(1)), None)
+            rows.append({"question": question, "share": share, "full": full, "asked": len(points), "worst": worst})
     return sorted(rows, key=lambda row: row["share"])
 
 
 def _summary(book: Gradebook) -> str:
     points = [result.points for result in book.results if result.state == "graded"]
+    width = max(1, round(book.assignment.points / 20))  # of a bar: whole points, at most twenty-odd bars
+    counts = Counter(int(value // width) for value in points)
+    last = int(book.assignment.points) // width
     return _page(
         "summary.html", book=book, points=points, hardest=hardest(book),
         median=statistics.median(points or [0]), mean=statistics.mean(points or [0]),
-        ungraded=[result for result in book.results if result.state != "graded"],
-        histogram=_histogram(points, book.assignment.points) if points else None,
-        slowest=sorted(book.results, key=lambda result: -result.seconds)[:3],
+        bars=[(number * width, counts[number]) for number in range(last + 1)] if points else [], width=width,
     )  # fmt: skip
-
-
-def _histogram(points: Sequence[float], of: float) -> dict[str, Any]:
-    """Bars of whole points (at most twenty-odd), for the page to draw: (from, to, students)."""
-    width = max(1, round(of / 20))
-    bars = [[low, low + width, 0] for low in range(0, int(of) + 1, width)]
-    for value in points:
-        bars[min(int(value // width), len(bars) - 1)][2] += 1
-    return {"bars": bars, "most": max(bar[2] for bar in bars), "width": width}
 
 
 def leaderboard(book: Gradebook) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ HTML comments), and a code cell that begins with `# HIDDEN TESTS` goes into hidd
 otter-grader's marks, so that a source reads as its users expect.
 """
 
+import io
 import json
 import re
 import zipfile
@@ -35,20 +36,19 @@ if "google.colab" in sys.modules:
     sys.path.insert(0, "{ARCHIVE}")"""
 
 
-class SourceError(ValueError):
-    """A source notebook has a mark without its other half, or no hidden tests; the message says where."""
-
-
 def build(name: str, folder: Path = FOLDER) -> dict[Path, bytes]:
-    """What belongs beside an assignment's source, and may be missing there: path -> content."""
+    """What belongs beside an assignment's source, and may be missing there: path -> content.
+
+    Raises ValueError where a mark is without its other half, and where there are no hidden tests.
+    """
     path = folder / name / "source.ipynb"
     cells = nbformat.read(path, as_version=4).cells
     tests = [cell.source.removeprefix(HIDDEN).strip() for cell in cells if cell.source.startswith(HIDDEN)]
     if not tests:
-        raise SourceError(f"{path} has no cell that begins with {HIDDEN!r}.")
+        raise ValueError(f"{path} has no cell that begins with {HIDDEN!r}.")
     for cell in cells:
         if re.search(f"{BEGIN}|{END}", SOLUTION.sub("", cell.source)):
-            raise SourceError(f"{path}, cell {cell.id}: a BEGIN SOLUTION without its END SOLUTION, or the other way.")
+            raise ValueError(f"{path}, cell {cell.id}: a BEGIN SOLUTION without its END SOLUTION, or the other way.")
     cells = [cell for cell in cells if not cell.source.startswith(HIDDEN)]
     heading = f'"""The hidden tests of {name}. Made from source.ipynb by `make assignments`: edit that one."""'
     return {
@@ -107,7 +107,7 @@ def release(path: Path, assignments: list[str], folder: Path = FOLDER) -> list[s
     root, members = folder.parents[1], {}
     for name in assignments:
         for made in stale(name, folder):
-            raise SourceError(f"{made} is not what its source gives; run `make assignments` first.")
+            raise ValueError(f"{made} is not what its source gives; run `make assignments` first.")
         members[f"notebooks/assignments/{name}.ipynb"] = folder / name / f"{name}.ipynb"
     for included in INCLUDED:
         for file in sorted((root / included).rglob("*")) or [root / included]:
@@ -115,12 +115,11 @@ def release(path: Path, assignments: list[str], folder: Path = FOLDER) -> list[s
             hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
             if file.is_file() and not hidden and folder not in file.parents:
                 members[inside.as_posix()] = file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
         for member, file in sorted(members.items()):
             # one time for all files, so that the same kit gives the same zip
             entry = zipfile.ZipInfo(f"{ARCHIVE}/{member}", (2020, 1, 1, 0, 0, 0))
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
-    unfinished.replace(path)
+    write_atomically(path, content.getvalue())
     return sorted(members)

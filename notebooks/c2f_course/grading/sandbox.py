@@ -15,13 +15,14 @@ import json
 import os
 import platform
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import c2f
@@ -30,10 +31,6 @@ from c2f.files import data_folder
 from c2f_course.grading.remote import Remote
 
 GIB = 1 << 30
-
-
-class SandboxError(RuntimeError):
-    """There is no sandbox on this computer; the message says what to install."""
 
 
 @dataclass(frozen=True)
@@ -52,50 +49,48 @@ class Limits:
         """Called in the worker, before any of the student's code: from here on nobody can raise these again."""
         import resource
 
-        for what, value in (
-            (resource.RLIMIT_DATA, self.memory),
-            (resource.RLIMIT_AS, self.memory + 12 * GIB),
-            (resource.RLIMIT_FSIZE, self.disk),
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_NOFILE, 256),
-        ):
-            resource.setrlimit(what, (value, value))
+        limits = {"DATA": self.memory, "AS": self.memory + 12 * GIB, "FSIZE": self.disk, "CORE": 0, "NOFILE": 256}
+        for name, value in limits.items():
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
 
 @contextlib.contextmanager
 def run_submission(code: Sequence[str], limits: Limits) -> Iterator[Remote]:
     """The process that runs the code cells of a notebook; afterwards it and all that it started are gone.
 
-    Raises SandboxError where there is no bubblewrap, and where this system can run no submission at all.
+    Raises RuntimeError where there is no bubblewrap, and where this system can run no submission at all.
     """
     if why := why_not(limits.sandboxed):
-        raise SandboxError(why)
+        raise RuntimeError(why)
     with tempfile.TemporaryDirectory(prefix="c2f-") as folder:
-        cells = Path(folder, "answer.json")
-        cells.write_text(json.dumps(list(code)))
-        to_read, from_write = os.pipe()
-        from_read, to_write = os.pipe()
-        passed = [from_read, from_write]
+        task = Path(folder, "answer.json")
+        task.write_text(json.dumps({"code": list(code), "limits": asdict(limits)}))
+        command, passed = [sys.executable, "-m", "c2f_course.grading.worker", str(task)], []
+        if limits.sandboxed:
+            command[-1] = "/answer.json"
+            passed = [os.memfd_create("filter")]
+            os.write(passed[0], system_call_filter(platform.machine()))
+            os.lseek(passed[0], 0, os.SEEK_SET)
+            command = [*_bubblewrap(task, limits, passed[0]), *command]
+        process = subprocess.Popen(
+            command, pass_fds=passed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True, cwd=folder,
+        )  # fmt: skip
+        for file in passed:
+            os.close(file)
+
+        def end() -> None:
+            """Kill it, and with it all that it started: its namespace, or without the sandbox its group."""
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+
         try:
-            command = [sys.executable, "-m", "c2f_course.grading.worker"]
-            command += ["/answer.json" if limits.sandboxed else str(cells), str(from_read), str(from_write)]
-            command += map(str, (limits.memory, limits.disk, limits.threads, limits.cell_seconds))
-            if limits.sandboxed:
-                passed.append(_filter_file())
-                command = [*_bubblewrap(cells, limits, passed[-1]), *command]
-            process = subprocess.Popen(
-                command, pass_fds=passed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, start_new_session=True, cwd=folder,
-            )  # fmt: skip
+            yield Remote(process.stdout, process.stdin, end, limits.answer_seconds, time.monotonic() + limits.seconds)
         finally:
-            for pipe in passed:
-                os.close(pipe)
-        remote = Remote(to_read, to_write, limits.answer_seconds, time.monotonic() + limits.seconds)
-        try:
-            yield remote
-        finally:
-            remote.close()
-            process.kill()  # and with it, its namespace of processes
+            end()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # a question that the process did not read
+                    pipe.close()
             process.wait()
 
 
@@ -129,14 +124,8 @@ def _bubblewrap(code: Path, limits: Limits, filter_: int) -> list[str]:
     seen |= {folder for folder in (*weights_folders(), data / "cache") if folder.is_dir()}
     command = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     command += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox", "--clearenv"]
-    for name in ("bin", "sbin", "lib", "lib64"):
-        path = Path("/", name)
-        if path.is_symlink():
-            command += ["--symlink", os.readlink(path), str(path)]
-        elif path.is_dir():
-            command += ["--ro-bind", str(path), str(path)]
-    for file in ("/etc/ld.so.cache", "/etc/localtime"):
-        command += ["--ro-bind-try", file, file]
+    for path in ("/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime"):
+        command += ["--ro-bind-try", path, path]
     command += ["--ro-bind", str(code), "/answer.json", "--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
         command += ["--size", str(limits.disk), "--tmpfs", folder]
@@ -147,8 +136,8 @@ def _bubblewrap(code: Path, limits: Limits, filter_: int) -> list[str]:
         "OMP_NUM_THREADS": str(limits.threads), "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": os.pathsep.join(str(package.parent) for package in packages),
     }  # fmt: skip
-    for name, value in settings.items():
-        command += ["--setenv", name, value]
+    for setting in settings.items():
+        command += ["--setenv", *setting]
     # What bubblewrap made itself is memory, which nobody may fill; and root must not write into /proc/sys.
     for folder in ("/proc", "/dev", "/"):
         command += ["--remount-ro", folder]
@@ -188,11 +177,3 @@ def system_call_filter(machine: str) -> bytes:
         (equal, 0, 3, CLONE[machine]), (load, 0, 0, 16), (any_bit, 1, 0, CLONE_THREAD), refuse, allow,
     ]  # fmt: skip
     return b"".join(struct.pack("HBBI", *line) for line in program)
-
-
-def _filter_file() -> int:
-    """A file descriptor from which bubblewrap reads the filter."""
-    file = os.memfd_create("filter")
-    os.write(file, system_call_filter(platform.machine()))
-    os.lseek(file, 0, os.SEEK_SET)
-    return file

@@ -1,22 +1,22 @@
 """The other process: runs a student's notebook, then answers the grader's questions about it (`remote`).
 
-    python -m c2f_course.grading.worker CODE READ WRITE MEMORY DISK THREADS SECONDS
+    python -m c2f_course.grading.worker TASK <questions >answers
 
 It is started inside the sandbox, and nothing in it is trusted. A cell that raises, or takes too long, does not stop the
-cells below it. CODE is a JSON file with the source of each code cell; READ and WRITE are file descriptors of pipes. The
-notebook's output goes where the sandbox sends it.
+cells below it. TASK is a JSON file with the source of each code cell and the limits. What the notebook prints is lost.
 """
 
 import __future__
 
-import importlib
 import json
 import linecache
 import os
+import pkgutil
 import re
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -60,70 +60,58 @@ def _too_long(*_: Any) -> None:
     raise TimeoutError("the cell took too long and was stopped")
 
 
-def serve(names: dict[str, Any], wrong: list[str], read: int, write: int) -> None:
-    """Answer questions until the grader closes its end."""
-    import torch
+class Answers:
+    """What the grader may ask for: each of these methods, by its name."""
 
+    def __init__(self, names: dict[str, Any], wrong: list[str]) -> None:
+        self._names, self._wrong = names, wrong
+        self._replaced: dict[str, Any] = {}  # earlier answers, while the kit's own stand in for them
+
+    def errors(self) -> list[str]:
+        return self._wrong
+
+    def answers(self, wanted: list[str], given: dict[str, str]) -> list[Any]:
+        import torch
+
+        torch.manual_seed(0)
+        self._names.update(self._replaced)
+        self._replaced = {name: self._names[name] for name in given if name in self._names}
+        self._names.update({name: pkgutil.resolve_name(place) for name, place in given.items()})
+        if missing := [name for name in wanted if name not in self._names]:
+            raise NameError(f"the notebook defines no {missing[0]}")
+        return [self._names[name] for name in wanted]
+
+    def call(self, function: Any, args: list[Any], named: dict[str, Any]) -> list[Any]:
+        """The result, and which of the arguments the function has changed in place."""
+        import torch
+
+        function = pkgutil.resolve_name(function) if isinstance(function, str) else function
+        before = {str(number): arg.clone() for number, arg in enumerate(args) if isinstance(arg, torch.Tensor)}
+        result = function(*args, **named)
+        return [result, {at: args[int(at)] for at, was in before.items() if not torch.equal(args[int(at)], was)}]
+
+
+def serve(answers: Answers, read: int, write: int) -> None:
+    """Answer questions until the grader closes its end."""
     objects: list[Any] = []
-    replaced: dict[str, Any] = {}  # earlier answers, while the kit's own stand in for them
 
     def keep(value: Any) -> Handle:
         objects.append(value)
         # A class is a class, also where its own type is ABCMeta.
         return Handle(len(objects) - 1, "type" if isinstance(value, type) else type(value).__name__)
 
-    def answer(what: str, args: list[Any]) -> Any:
-        match what:
-            case "errors":
-                return wrong
-            case "answers":
-                wanted, given = args
-                torch.manual_seed(0)
-                names.update(replaced)
-                replaced.clear()
-                replaced.update({name: names[name] for name in given if name in names})
-                for name, (module, attribute) in given.items():
-                    names[name] = getattr(importlib.import_module(module), attribute)
-                if missing := [name for name in wanted if name not in names]:
-                    raise NameError(f"the notebook defines no {missing[0]}")
-                return [names[name] for name in wanted]
-            case "call":
-                return _call(*args)
-            case "probe":
-                return getattr(importlib.import_module(args[0]), args[1])(*args[2])
-            case "attribute":
-                return getattr(args[0], args[1])
-        raise ValueError(what)
-
-    def take(count: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < count:
-            if not (some := os.read(read, count - len(parts))):
-                raise EOFError
-            parts += some
-        return bytes(parts)
-
-    while True:
-        try:
-            question = read_message(take, objects.__getitem__)
-        except EOFError:
-            return
-        try:
-            reply = pack({"result": answer(question["ask"], question["args"])}, keep)
-        except Exception as error:
-            reply = pack({"raised": _describe(error)})
-        while reply:
-            reply = reply[os.write(write, reply) :]
-
-
-def _call(function: Any, args: list[Any], named: dict[str, Any]) -> list[Any]:
-    """The result, and which of the arguments the function has changed in place."""
-    import torch
-
-    before = {str(number): arg.clone() for number, arg in enumerate(args) if isinstance(arg, torch.Tensor)}
-    result = function(*args, **named)
-    changed = {number: args[int(number)] for number, was in before.items() if not torch.equal(args[int(number)], was)}
-    return [result, changed]
+    with open(read, "rb") as questions, open(write, "wb") as replies:
+        while True:
+            try:
+                question = read_message(questions.read, lambda number, kind: objects[number])
+            except EOFError:
+                return
+            try:
+                reply = pack({"result": getattr(answers, question["ask"])(*question["args"])}, keep)
+            except Exception as error:
+                reply = pack({"raised": _describe(error)})
+            replies.write(reply)
+            replies.flush()
 
 
 def _describe(error: BaseException) -> str:
@@ -133,17 +121,20 @@ def _describe(error: BaseException) -> str:
 
 
 def main() -> None:
-    path, (read, write, memory, disk, threads, seconds) = sys.argv[1], map(int, sys.argv[2:])
+    questions, replies = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
     import torch
 
-    torch.set_num_threads(threads)
-    Limits(memory=memory, disk=disk).apply()  # after torch, which maps much
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    limits = Limits(**task["limits"])
+    torch.set_num_threads(limits.threads)
+    limits.apply()  # after torch, which maps much
     signal.signal(signal.SIGALRM, _too_long)
     # A notebook's conveniences (`%matplotlib inline`, `torch.rand?`, `files = !ls`, `display(x)`) do nothing here.
     names: dict[str, Any] = {"__name__": "__main__", "get_ipython": MagicMock(), "display": MagicMock()}
-    with open(path, encoding="utf-8") as file:
-        cells = json.load(file)
-    serve(names, run_cells(cells, names, seconds), read, write)
+    serve(Answers(names, run_cells(task["code"], names, limits.cell_seconds)), questions, replies)
 
 
 if __name__ == "__main__":

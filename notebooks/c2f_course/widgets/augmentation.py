@@ -1,15 +1,15 @@
 """Turn the knobs of every augmentation, one at a time or a whole recipe, and see what a network would be shown."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import Picture
 from c2f.training.augment import Augment, denormalize
 from c2f.training.recipes import RECIPES
-from c2f_course.figures.notebook_04 import AUGMENTATIONS, Drawn, draw_augmented, milder, plot_image_table
-from c2f_course.widgets.base import Explorer, choice
+from c2f_course.figures.notebook_04 import AUGMENTATIONS, Drawn, draw_augmented, milder
+from c2f_course.widgets.base import Explorer, check_images, choice, numbered, slider
 from c2f_course.widgets.panel import Panel, draw
 
 DRAWS, COLUMNS = 9, 5
@@ -31,33 +31,31 @@ class AugmentationExplorer(Explorer):
     def __init__(self, images: Tensor, names: Sequence[str], start: str = "rotation") -> None:
         import ipywidgets
 
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise ValueError(f"the images are {images.dtype}, {tuple(images.shape)}; give torch.uint8, (N, 3, H, W).")
-        if len(names) != len(images):
-            raise ValueError(f"there are {len(images)} images and {len(names)} names; give one each.")
+        if images.dtype != torch.uint8:
+            raise ValueError(f"the images are {images.dtype}; give torch.uint8.")
+        check_images(images, names)
         kinds = [*AUGMENTATIONS, *(RECIPE + name for name in RECIPES)]
         if start not in kinds:
             raise ValueError(f"there is no augmentation {start!r}; use one of {', '.join(kinds)}.")
         self.images, self.names = images, list(names)
         self.kind = choice(kinds, "what", start)
         self.strength = ipywidgets.FloatSlider(0, min=0, max=1, description="strength", readout_format=".1f")
-        self.seed = ipywidgets.IntSlider(0, 0, 50, description="seed")
-        self.image = choice([(name, i) for i, name in enumerate(names)], "image")
-        self.kind.observe(self._fit_strength, names="value")  # before `_assemble`'s: it must find a strength there
+        self.seed = slider("seed", 0, 0, 50)
+        self.image = choice(numbered(names), "image")
+        self._fit_strength()
         self._assemble([self.kind, self.strength, self.seed, self.image])
-        self._fit_strength(None)
 
-    def _fit_strength(self, _change: object) -> None:
+    def _fit(self, change: Any) -> None:
+        if change["owner"] is self.kind:
+            self._fit_strength()
+
+    def _fit_strength(self) -> None:
         """Let the slider run from 0 to what the chosen one can bear, and set it to the usual."""
-        if self.kind.value.startswith(RECIPE):
-            usual, most, step = 1.0, STRONGEST_RECIPE, 0.1
-        else:
-            chosen = AUGMENTATIONS[self.kind.value]
-            usual, most, step = chosen.usual, chosen.most, chosen.step
-        with self._together():
-            self.strength.max = max(most, self.strength.value)  # never below the value on the way
-            self.strength.step, self.strength.value = step, usual
-            self.strength.max = most
+        chosen = AUGMENTATIONS.get(self.kind.value)
+        usual, most, step = (chosen.usual, chosen.most, chosen.step) if chosen else (1.0, STRONGEST_RECIPE, 0.1)
+        self.strength.max = max(most, self.strength.value)  # never below the value on the way
+        self.strength.step, self.strength.value = step, usual
+        self.strength.max = most
 
     def _draw(self) -> tuple[str, str]:
         drawn = self._drawn()
@@ -92,29 +90,19 @@ class AugmentationExplorer(Explorer):
         return "\n+ ".join(f"{share:.0%} {name}" for share, name in parts if share >= 0.005)
 
     def _describe(self, drawn: Drawn) -> str:
-        kind, strength = self.kind.value, self.strength.value
-        name = self.names[self.image.value]
-        if kind.startswith(RECIPE):
-            what = f"all of recipe {kind.removeprefix(RECIPE)} at {strength:g} times its strength"
-            label = "Labels: " if drawn.told[0].startswith("label") else "The label stays."
-        else:
-            chosen = AUGMENTATIONS[kind]
+        kind, strength, chosen = self.kind.value, self.strength.value, AUGMENTATIONS.get(self.kind.value)
+        labelled = drawn.told[0].startswith("label: ")
+        if chosen:
             number = f"{strength:.0%}" if chosen.meaning.startswith(("of the", "at most,")) else f"{strength:g}"
-            what = f"{kind} ({number} {chosen.meaning})"
-            label = chosen.label
+            what, label = f"{kind} ({number} {chosen.meaning})", chosen.label
+        else:
+            what = f"all of {kind.replace(':', '')} at {strength:g} times its strength"
+            label = "Labels: " if labelled else "The label stays."
+        listed = "; ".join(" ".join(text.removeprefix("label: ").split()) for text in drawn.told)
+        listed = "" if listed.startswith("draw") else f"{listed}."
         changed = (drawn.images - self.images[self.image.value] / 255).abs().mean().item()
-        told = "; ".join(" ".join(text.removeprefix("label: ").split()) for text in drawn.told)
-        listed = f"{told}." if not told.startswith("draw") else ""
-        said = f"{label}{listed}" if label.endswith(": ") else f"{listed} {label}".strip()
         return (
-            f"The {name} as it is and {DRAWS} draws of {what}, with seed {self.seed.value}. On average the "
-            f"values change by {changed:.0%} of the way from black to white. {said}"
+            f"The {self.names[self.image.value]} as it is and {DRAWS} draws of {what}, with seed {self.seed.value}. On "
+            f"average the values change by {changed:.0%} of the way from black to white. "
+            + (f"{label}{listed}" if label.endswith(": ") else f"{listed} {label}".strip())
         )
-
-    def _static(self) -> Picture:
-        drawn = self._drawn()
-        images = torch.cat([self.images[self.image.value][None] / 255, drawn.images])
-        captions = [f"{self.names[self.image.value]}, as it is", *drawn.told]
-        rows, texts = {" ": images[:COLUMNS], "  ": images[COLUMNS:]}, [captions[:COLUMNS], captions[COLUMNS:]]
-        title = f"{self.kind.value}, strength {self.strength.value:g}"
-        return Picture(plot_image_table(rows, captions=texts, title=title, side=1.5).figure, self.text)

@@ -4,29 +4,31 @@ An explorer is shown by naming it at the end of a cell. Where a kernel runs it i
 notebook on a site) the picture of its first state stands there, with its sentence.
 """
 
+import base64
 import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from c2f.maps.picture import Picture
+from torch import Tensor
 
 if TYPE_CHECKING:
     import ipywidgets
 
 
 class Explorer(ABC):
-    """Controls above, picture below, and the sentence under it, which a screen reader is told when it changes.
+    """Controls above, picture below, and the sentence under it, which a screen reader reads out when it changes.
 
     Keyboard: Tab goes from control to control, Space presses a button, the arrow keys move a slider.
 
-    A subclass makes its controls, gives them to `_assemble`, and says in `_draw` what the picture and the sentence
-    are for the controls' present values. `_static` is the same as a figure for viewers without widgets.
+    A subclass makes its controls, passes them to `_assemble`, and returns picture and sentence in `_draw`.
     """
 
     widget: "ipywidgets.VBox"
     """All of it, to be put into other widgets."""
+    text: str
+    """What the picture now shows, in a sentence with its numbers."""
 
     def _assemble(self, controls: Sequence["ipywidgets.Widget"], extra: Sequence["ipywidgets.Widget"] = ()) -> None:
         """Put controls, picture and sentence together, draw once, and draw again whenever one of `controls` changes.
@@ -47,28 +49,23 @@ class Explorer(ABC):
         self.update()
 
     @abstractmethod
-    def _draw(self) -> tuple[str, str]:
-        """(HTML of the picture, its sentence) for the controls' present values."""
+    def _draw(self) -> tuple[str, ...]:
+        """The picture, in one <svg> or several, and last the sentence, for the controls' present values."""
 
-    @abstractmethod
-    def _static(self) -> Picture:
-        """The present state as a figure."""
-
-    @property
-    def text(self) -> str:
-        """What the picture now shows, in a sentence with its numbers."""
-        return self._text
+    def _fit(self, change: Any) -> None:  # noqa: B027 (most explorers have none)
+        """Give controls that depend on the changed one the range that they have now."""
 
     def update(self) -> None:
         """Draw the present state."""
-        picture, self._text = self._draw()
-        self._picture.value = picture
-        # Not smaller than the notebook's own text: it is what some readers have in place of the picture.
-        self._sentence.value = f'<p aria-live="polite">In words: {html.escape(self._text)}</p>'
+        *self._drawings, self.text = self._draw()
+        self._picture.value = "<br>".join(self._drawings)
+        # Not smaller than the notebook's own text: some readers have it in place of the picture.
+        self._sentence.value = f'<p aria-live="polite">In words: {html.escape(self.text)}</p>'
 
-    def _changed(self, _change: Any) -> None:
+    def _changed(self, change: Any) -> None:
         if not self._holding:
-            self.update()
+            with self._together():
+                self._fit(change)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
@@ -84,8 +81,11 @@ class Explorer(ABC):
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        static = self._static()
-        bundle = {"text/plain": self.text, "text/html": f"{static.html()}<p>In words: {html.escape(self.text)}</p>"}
+        # As an <img>: an <svg> in HTML is removed from notebooks that are not trusted.
+        addresses = [base64.b64encode(drawing.encode()).decode() for drawing in self._drawings]
+        alt = html.escape(self.text)
+        images = "<br>".join(f'<img src="data:image/svg+xml;base64,{each}" alt="{alt}">' for each in addresses)
+        bundle = {"text/plain": self.text, "text/html": f"{images}<p>In words: {alt}</p>"}
         view = self.widget._repr_mimebundle_()
         bundle.update({kind: content for kind, content in view.items() if "widget" in kind})
         display(bundle, raw=True)
@@ -108,7 +108,27 @@ def choice(options: Sequence[Any], description: str, value: Any = None) -> "ipyw
     return ipywidgets.ToggleButtons(**given, style=style, layout={"margin": "2px 16px 2px 2px"})
 
 
+def numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """The options of a control that shows names and has their places as values."""
+    return [(name, i) for i, name in enumerate(names)]
+
+
+def slider(description: str, value: int, low: int, high: int, step: int = 1) -> "ipywidgets.IntSlider":
+    import ipywidgets
+
+    style = {"description_width": "80px"}
+    return ipywidgets.IntSlider(value, low, high, step, description=description, layout={"width": "330px"}, style=style)
+
+
 def offer(control: "ipywidgets.Widget", options: Sequence[Any], value: Any) -> None:
     """Let a control choose among `options` from now on, set to `value`, unless it does already."""
     if list(control.options) != list(options):
         control.options, control.value = options, value
+
+
+def check_images(images: Tensor, names: Sequence[str] | None = None) -> None:
+    """Raises ValueError unless the images are (N, 3, H, W) with N of at least 1, and the names, if any, are N."""
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
+    if names is not None and len(names) != len(images):
+        raise ValueError(f"there are {len(images)} images and {len(names)} names; give one each.")

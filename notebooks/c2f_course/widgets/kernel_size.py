@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2f.fast.depthwise import toeplitz
-from c2f.maps.picture import INK, Picture, number
-from c2f_course.widgets.base import Explorer, choice
+from c2f.maps.picture import INK, number
+from c2f_course.widgets.base import Explorer, choice, numbered, slider
 from c2f_course.widgets.panel import Box, Panel, draw
 
 LARGEST = 15
@@ -42,7 +42,7 @@ class KernelSizeExplorer(Explorer):
 
     Args:
         images: (N, 3, h, w), uint8 or float from 0 to 1, h and w multiples of `side`.
-        names: one an image.
+        names: one per image.
         side: of the map that the convolution works on: the image's brightness, averaged down to side × side.
     """
 
@@ -52,64 +52,50 @@ class KernelSizeExplorer(Explorer):
                 f"the images have shape {tuple(images.shape)} and there are {len(names)} names; give (N, 3, h, w) with "
                 f"N names, h and w multiples of {side}."
             )
-        import ipywidgets
-
         self.images, self.names, self.side = images, tuple(names), side
         grey = images.float().mean(1) / (1 if images.is_floating_point() else 255)
         self.maps = F.adaptive_avg_pool2d(grey, side)  # (N, side, side)
         self.maps = self.maps - self.maps.mean((1, 2), keepdim=True)
-        wide = {"layout": {"width": "330px"}, "style": {"description_width": "80px"}}
-        self.size = ipywidgets.IntSlider(5, 1, LARGEST, 2, description="kernel size", **wide)
-        self.row = ipywidgets.IntSlider(side // 2 - 1, 0, side - 1, description="row", **wide)
-        self.column = ipywidgets.IntSlider(side // 2, 0, side - 1, description="column", **wide)
+        self.size = slider("kernel size", 5, 1, LARGEST, 2)
+        self.row = slider("row", side // 2 - 1, 0, side - 1)
+        self.column = slider("column", side // 2, 0, side - 1)
         self.kernel = choice(KERNELS, "kernel")
-        self.image = choice([(name, i) for i, name in enumerate(names)], "image")
+        self.image = choice(numbered(names), "image")
         self._assemble([self.size, self.row, self.column, self.kernel, self.image])
 
-    def _compute(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """(kernel, matrix (HW, HW), output (H, W), p) for the controls' present values."""
+    def _compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(kernel, matrix (HW, HW), output (H, W)) for the controls' present values."""
         kernel = make_kernel(self.kernel.value, self.size.value)
         matrix = toeplitz(kernel[None, None], self.side, self.side)[0]
-        output = (matrix @ self.maps[self.image.value].flatten()).view(self.side, self.side)
-        return kernel, matrix, output, self.side * self.row.value + self.column.value
-
-    def _panels(self) -> tuple[Panel, list[list[Panel]]]:
-        """The matrix, and the four smaller panels beside it."""
-        from c2f_course.figures.notebook_01 import lay_over
-
-        kernel, matrix, output, p = self._compute()
-        row, column, k, size = self.row.value, self.column.value, self.size.value, self.side**2
-        photograph = self.images[self.image.value]
-        zoom = photograph.shape[1] // self.side
-        weights = matrix[p].view(self.side, self.side)
-        here = Box(zoom * row, zoom * column, zoom, zoom, INK)
-        window = Box(zoom * (row - k // 2), zoom * (column - k // 2), zoom * k, zoom * k)
-        whole = Panel(f"as a {size}×{size} matrix,\nrow p = {p} outlined", matrix, boxes=[Box(p - 0.5, 0, 2, size)])
-        photo = Panel(f"{self.names[self.image.value]}\nwith the {k}×{k} window", photograph, boxes=[window, here])
-        learned = Panel(f"kernel: {k * k} number{'s' * (k > 1)}\nto learn", kernel)
-        title = f"row p over the image:\nit sees {int((weights != 0).sum())} of {size}"
-        seen = Panel(title, lay_over(photograph, weights), boxes=[here])
-        title = f"output, {number(output[row, column])} at □"
-        return whole, [[photo, learned], [seen, Panel(title, output, boxes=[Box(row, column, 1, 1, INK)])]]
+        return kernel, matrix, (matrix @ self.maps[self.image.value].flatten()).view(self.side, self.side)
 
     def _draw(self) -> tuple[str, str]:
-        alt = self._describe()
-        whole, others = self._panels()
-        return draw(others, alt, lead=whole), alt
+        from c2f_course.figures.notebook_01 import lay_over  # which imports Panel from here
 
-    def _describe(self) -> str:
-        _, matrix, output, p = self._compute()
-        k, size = self.size.value, self.side**2
-        seen = int((matrix[p] != 0).sum())
-        return (
-            f"{self.names[self.image.value]}, {self.kernel.value} kernel of {k}×{k}: position p = {p} (row "
-            f"{self.row.value}, column {self.column.value}) sees {seen} of the {size} positions; {k * k} "
-            f"number{'s are' if k > 1 else ' is'} learned, and {int((matrix != 0).sum()):,} of the matrix's "
-            f"{size * size:,} are not zero; the output at p is {number(output[self.row.value, self.column.value])}."
+        kernel, matrix, output = self._compute()
+        row, column, k, size = self.row.value, self.column.value, self.size.value, self.side**2
+        p, name, photograph = self.side * row + column, self.names[self.image.value], self.images[self.image.value]
+        weights = matrix[p].view(self.side, self.side)
+        seen, result = int((weights != 0).sum()), number(output[row, column])
+        sentence = (
+            f"{name}, {self.kernel.value} kernel of {k}×{k}: position p = {p} (row {row}, column {column}) sees {seen} "
+            f"of the {size} positions; {k * k} number{'s are' if k > 1 else ' is'} learned, and "
+            f"{int((matrix != 0).sum()):,} of the matrix's {size * size:,} are not zero; the output at p is {result}."
         )
-
-    def _static(self) -> Picture:
-        from c2f_course.figures.notebook_01 import plot_panels  # which imports Panel from here
-
-        whole, others = self._panels()
-        return plot_panels(others, self.text, lead=whole)
+        zoom = photograph.shape[1] // self.side
+        here = Box(zoom * row, zoom * column, zoom, zoom, INK)
+        window = Box(zoom * (row - k // 2), zoom * (column - k // 2), zoom * k, zoom * k)
+        over = lay_over(photograph, weights)
+        panels = [
+            [
+                Panel(f"{name}\nwith the {k}×{k} window", photograph, boxes=[window, here]),
+                Panel(f"kernel: {k * k} number{'s' * (k > 1)}\nto learn", kernel),
+            ],
+            [
+                Panel(f"row p over the image:\nit sees {seen} of {size}", over, boxes=[here]),
+                Panel(f"output, {result} at □", output, boxes=[Box(row, column, 1, 1, INK)]),
+            ],
+        ]
+        outlined = [Box(p - 0.5, 0, 2, size)]
+        whole = Panel(f"as a {size}×{size} matrix,\nrow p = {p} outlined", matrix, boxes=outlined)
+        return draw(panels, sentence, lead=whole), sentence

@@ -12,13 +12,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from c2f.maps.modulation import Modulation, channels_by_effect, implied_attention, modulation_at, parts_of
-from c2f.maps.picture import INK, Picture, number, symmetric_limit
-from c2f.maps.plots import plot_modulation
+from c2f.maps.picture import INK, number, symmetric_limit
 from c2f.models import Conv2Former
 from c2f.models.baselines import BlockAttention, Swin
 from c2f.models.conv2former import ConvModParts
 from c2f.training.augment import normalize
-from c2f_course.widgets.base import Explorer, choice, offer
+from c2f_course.widgets.base import Explorer, check_images, choice, numbered, offer, slider
 from c2f_course.widgets.panel import Box, Panel, draw
 
 KEPT = 64  # maps of so many (model, image, block) are kept, a few MB
@@ -58,45 +57,34 @@ class ModulationExplorer(Explorer):
         *,
         upload: bool = False,
     ) -> None:
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
+        import ipywidgets
+
+        check_images(images, names)
         names = [f"image {i}" for i in range(len(images))] if names is None else list(names)
-        if len(names) != len(images):
-            raise ValueError(f"there are {len(images)} images and {len(names)} names; give one each, or none.")
         self.models = {"trained": model} if untrained is None else {"trained": model, "untrained": untrained}
         for field in ("dims", "depths", "kernel_size"):
             if len(values := {getattr(each.config, field) for each in self.models.values()}) > 1:
                 raise ValueError(f"the two models differ in {field} ({values}); give two of one architecture.")
         self.images, self.names, self.swin = images, names, swin
         self._run, self._run_swin = lru_cache(KEPT)(self._run), lru_cache(KEPT)(self._run_swin)
-        self._make_controls(upload)
-
-    def _make_controls(self, upload: bool) -> None:
-        import ipywidgets
-
-        wide = {"layout": {"width": "300px"}, "style": {"description_width": "60px"}}
-        model = self.models["trained"]
-        depths = model.config.depths
-        self.image = choice(self._named(), "image", 0)
+        self.image = choice(numbered(self.names), "image", 0)
         self.weights = choice(list(self.models), "weights")
-        self.stage = choice(list(range(len(depths))), "stage", 0)
-        self.block = choice(list(range(depths[0])), "block", 0)
+        self.stage = choice(list(range(len(model.config.depths))), "stage", 0)
+        self.block = choice(list(range(model.config.depths[0])), "block", 0)
         ranked = self._ranked()
-        self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel", **wide)
+        self.channel = ipywidgets.SelectionSlider(options=ranked, value=ranked[0][1], description="channel")
         height, width = self._map_size()
         row, column = modulation_at(model, self._input(model, 0), 0, 0).position
-        self.row = ipywidgets.IntSlider(row, 0, height - 1, description="row", **wide)
-        self.column = ipywidgets.IntSlider(column, 0, width - 1, description="column", **wide)
+        self.row, self.column = slider("row", row, 0, height - 1), slider("column", column, 0, width - 1)
         self.head = choice(self._heads(), "Swin head", ALL_HEADS)
         self.scale = choice([ONE_SCALE, OWN_SCALES], "colours")
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=False, description="your own image")
         self.upload.observe(self._take, names="value")
         self.message = ipywidgets.HTML()
-        weights = [self.weights] if len(self.models) > 1 else []
-        head = [] if self.swin is None else [self.head]
-        place = [self.stage, self.block, self.channel, self.row, self.column]
-        extra = [self.upload, self.message] if upload else []
-        self._assemble([self.image, *weights, *place, self.scale, *head], extra)
+        controls = [self.image, self.stage, self.block, self.channel, self.row, self.column, self.scale]
+        controls[1:1] = [self.weights] if len(self.models) > 1 else []
+        controls += [] if swin is None else [self.head]
+        self._assemble(controls, [self.upload, self.message] if upload else [])
 
     # ---- What is looked at
 
@@ -127,9 +115,6 @@ class ModulationExplorer(Explorer):
     def _map_size(self) -> Sequence[int]:
         return self._parts()[0].a.shape[2:]
 
-    def _named(self) -> list[tuple[str, int]]:
-        return [(name, i) for i, name in enumerate(self.names)]
-
     def _ranked(self) -> list[tuple[str, int]]:
         """The channels by how much they do, as ("rank: channel", channel)."""
         return [(f"no. {rank}: {channel}", channel) for rank, channel in enumerate(self._parts()[1], start=1)]
@@ -153,22 +138,17 @@ class ModulationExplorer(Explorer):
 
     # ---- When a control changes
 
-    def _changed(self, change: Any) -> None:
-        if not self._holding:
-            with self._together():
-                self._fit(keep_channel=change["owner"] is self.image)
-
-    def _fit(self, keep_channel: bool) -> None:
+    def _fit(self, change: Any) -> None:
         """Give block, channel, position and head the range that they have now, near to where they were."""
         rank, channel = self.channel.index, self.channel.value
         depth = self.models["trained"].config.depths[self.stage.value]
         offer(self.block, range(depth), min(self.block.value, depth - 1))
         ranked = self._ranked()
-        offer(self.channel, ranked, channel if keep_channel else ranked[min(rank, len(ranked) - 1)][1])
-        for slider, length in zip((self.row, self.column), self._map_size(), strict=True):
-            if slider.max != length - 1:  # the same place on a coarser or finer map
-                place = slider.value * length // (slider.max + 1)
-                slider.max, slider.value = length - 1, place
+        offer(self.channel, ranked, channel if change["owner"] is self.image else ranked[min(rank, len(ranked) - 1)][1])
+        for place, length in zip((self.row, self.column), self._map_size(), strict=True):
+            if place.max != length - 1:  # the same place on a coarser or finer map
+                now = place.value * length // (place.max + 1)
+                place.max, place.value = length - 1, now
         heads = self._heads()
         offer(self.head, heads, self.head.value if self.head.value in heads else ALL_HEADS)
 
@@ -180,26 +160,23 @@ class ModulationExplorer(Explorer):
         try:
             image = read_image(bytes(file["content"]), (self.images.shape[2], self.images.shape[3]))
         except ValueError as error:
-            self._say(f"{file['name']}: {error}")
+            said = f"{file['name']}: {error}"
         else:
             image = image.to(self.images.device)
             image = image if self.images.dtype == torch.uint8 else image / 255
             self.images = torch.cat([self.images, image[None]])
             self.names.append(file["name"])
             with self._together():
-                self.image.options = self._named()
-                self.image.value = len(self.images) - 1
-                self._fit(keep_channel=False)
-            self._say(f"{file['name']} is here, at {image.shape[1]}×{image.shape[2]} pixels.")
+                self.image.options = numbered(self.names)
+            self.image.value = len(self.images) - 1
+            said = f"{file['name']} is here, at {image.shape[1]}×{image.shape[2]} pixels."
+        self.message.value = f'<span role="status">{html.escape(said)}</span>'
         self.upload.value = ()  # so that the same file may come again
-
-    def _say(self, sentence: str) -> None:
-        self.message.value = f'<span role="status">{html.escape(sentence)}</span>'
 
     # ---- The picture
 
     def _draw(self) -> tuple[str, str]:
-        m, shown = self.modulation, self.images[self.image.value]
+        m, name, shown = self.modulation, self.names[self.image.value], self.images[self.image.value]
         row, column = m.position
         height, width = m.kernel.shape
         here, centre = Box(row, column, 1, 1, INK), Box(height // 2, width // 2, 1, 1, INK)
@@ -207,12 +184,12 @@ class ModulationExplorer(Explorer):
         limits = [symmetric_limit(values) for values in (m.u, m.a, m.v, m.fused)]
         if self.scale.value == ONE_SCALE:
             limits = [symmetric_limit(torch.stack([m.u, m.a, m.v, m.fused]))] * 4
-        image = f"{_short(self.names[self.image.value])}\n{height}×{width} window"
+        image = f"{name if len(name) <= 24 else name[:23] + '…'}\n{height}×{width} window"
         sums = f"window map W · U\nsums to {number(m.window.sum(), 3)}"
         implied = implied_attention(m.kernel, m.position, m.a.shape)
         rows = [
             [
-                Panel(image, shown, boxes=self._seen(m)),
+                Panel(image, shown, boxes=[Box(*m.box(height // 2)), Box(*m.box(0))]),
                 Panel(f"U\n{number(m.u[m.position], 3)} at □", m.u, limits[0], [window, here], sign="→"),
                 Panel("kernel W", m.kernel, boxes=[centre], sign="×"),
                 Panel(sums, m.window, boxes=[centre], sign="="),
@@ -225,30 +202,23 @@ class ModulationExplorer(Explorer):
             ],
         ]
         if self.swin is not None:
-            rows.append([self._attention_panel(block) for block in self._swin_blocks()])
+            head = "mean of heads" if self.head.value == ALL_HEADS else f"head {self.head.value}"
+            rows.append([])
+            for block in self._swin_blocks():
+                (seen, token), shifted = self._attention(block), "shifted windows" if any(block.shift) else "windows"
+                title = f"Swin, {shifted}\nstage {block.stage}, block {block.block}, {head}"
+                rows[-1].append(Panel(title, seen, boxes=[token]))
         alt = self._describe(m)
         return draw(rows, alt), alt
 
-    def _seen(self, m: Modulation) -> list[Box]:
-        """Window and position, in pixels of the image."""
-        return [Box(*m.box(len(m.kernel) // 2)), Box(*m.box(0))]
-
-    def _attention_panel(self, block: BlockAttention) -> Panel:
-        """One Swin block's attention row at the place of the position."""
-        shifted = "shifted windows" if any(block.shift) else "windows"
-        head = "mean of heads" if self.head.value == ALL_HEADS else f"head {self.head.value}"
-        title = f"Swin, {shifted}\nstage {block.stage}, block {block.block}, {head}"
-        return Panel(title, self._attention_row(block), boxes=[Box(*self._token(block), 1, 1, INK)])
-
-    def _attention_row(self, block: BlockAttention) -> Tensor:
-        """(H, W), the chosen head's, or the mean of all."""
-        heads = block.row(*self._token(block))[0].cpu()
-        return heads.mean(dim=0) if self.head.value == ALL_HEADS else heads[self.head.value]
-
-    def _token(self, block: BlockAttention) -> list[int]:
-        """The token of a Swin's grid that is where the position is on ConvMod's map."""
+    def _attention(self, block: BlockAttention) -> tuple[Tensor, Box]:
+        """A Swin block's attention row (H, W) at the place of the position, of the chosen head or the mean of all; and
+        which of its tokens that place is in."""
         places = zip(self.position, block.grid, self._map_size(), strict=True)
-        return [place * tokens // size for place, tokens, size in places]
+        token = [place * tokens // size for place, tokens, size in places]
+        heads = block.row(*token)[0].cpu()
+        row = heads.mean(dim=0) if self.head.value == ALL_HEADS else heads[self.head.value]
+        return row, Box(*token, 1, 1, INK)
 
     def _describe(self, m: Modulation) -> str:
         row, column = m.position
@@ -265,17 +235,13 @@ class ModulationExplorer(Explorer):
         if self.swin is None:
             return told
         block = self._swin_blocks()[0]
-        seen = self._attention_row(block)
+        seen, _ = self._attention(block)
         y, x = divmod(int(seen.argmax()), seen.shape[1])
         return (
             f"{told} Swin's stage {block.stage}, block {block.block} attends from there to {int((seen > 0).sum())} "
             f"positions, most ({seen.max():.0%}) to row {y}, column {x}; ConvMod's window holds "
             f"{int((implied_attention(m.kernel, m.position, m.a.shape) != 0).sum())}."
         )
-
-    def _static(self) -> Picture:
-        shown, one_scale = self.images[self.image.value], self.scale.value == ONE_SCALE
-        return Picture(plot_modulation(shown, self.modulation, one_scale=one_scale).figure, self.text)
 
 
 def read_image(content: bytes, size: tuple[int, int]) -> Tensor:
@@ -297,7 +263,3 @@ def read_image(content: bytes, size: tuple[int, int]) -> Tensor:
     height, width = size
     image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -1,22 +1,22 @@
 """The effective receptive field of any stage of some models, to be compared at the press of a key."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import SKY, WINDOW, Picture
+from c2f.maps.picture import SKY, WINDOW
 from c2f.maps.receptive_field import (
     FAINTEST,
     HEAT,
     ReceptiveField,
     colour_scale,
     effective_receptive_field,
-    plot_receptive_fields,
 )
 from c2f.models import Conv2Former
 from c2f.training.augment import normalize
-from c2f_course.widgets.base import Explorer, choice, offer
+from c2f_course.widgets.base import Explorer, check_images, choice, offer
 from c2f_course.widgets.panel import Box, Panel, draw
 
 
@@ -34,8 +34,7 @@ class ReceptiveFieldExplorer(Explorer):
     def __init__(self, models: Mapping[str, Conv2Former], images: Tensor) -> None:
         if not models:
             raise ValueError("there is no model to explore; give at least one, by its name.")
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise ValueError(f"the images have shape {tuple(images.shape)}; give at least one, as (N, 3, H, W).")
+        check_images(images)
         self.models, self.images = dict(models), images
         # All of them at once, so that no key press has to wait for a gradient.
         self._fields = {}
@@ -57,14 +56,11 @@ class ReceptiveFieldExplorer(Explorer):
     def _stages(self) -> list[int]:
         return list(range(len(self.models[self.model.value].stages)))
 
-    def _changed(self, change: object) -> None:
-        if not self._holding:
-            with self._together():
-                offer(self.stage, self._stages(), min(self.stage.value, self._stages()[-1]))
+    def _fit(self, change: Any) -> None:
+        offer(self.stage, self._stages(), min(self.stage.value, self._stages()[-1]))
 
     def _draw(self) -> tuple[str, str]:
-        field, alt = self.field, self._describe()
-        log = self.colours.value == "logarithmic"
+        field, log, count = self.field, self.colours.value == "logarithmic", len(self.images)
         weights = torch.from_numpy(colour_scale(log)((field.weights / field.weights.max()).numpy()).data)
         # Three colours that are seen on black and on yellow.
         boxes = [Box(*field.extent, "white"), Box(*field.box(0.9), WINDOW), Box(*field.box(0.5), SKY)]
@@ -75,21 +71,11 @@ class ReceptiveFieldExplorer(Explorer):
             Panel(f"share of the gradient\n{scale}", weights, 1.0, boxes, HEAT),
             Panel("the image, as bright\nas it counts", image.cpu() * weights),
         ]
-        return draw([panels], alt), alt
-
-    def _describe(self) -> str:
-        field = self.field
-        height, width = field.weights.shape
-        reach = max(field.extent.height, field.extent.width)
-        row, column = field.position
-        return (
+        reach, (row, column) = max(field.extent.height, field.extent.width), field.position
+        sentence = (
             f"{self.model.value}, stage {field.stage}, position row {row}, column {column}: half of the gradient lies "
-            f"within {field.radius(0.5):g} pixels of the centre and 90 % within {field.radius(0.9):g}, by "
-            f"{len(self.images)} image{'s' * (len(self.images) > 1)} of {height}×{width}; the convolutions could reach "
+            f"within {field.radius(0.5):g} pixels of the centre and 90 % within {field.radius(0.9):g}, by {count} "
+            f"image{'s' * (count > 1)} of {'×'.join(map(str, field.weights.shape))}; the convolutions could reach "
             f"{reach / 2:g} pixels, {reach}×{reach} in all."
         )
-
-    def _static(self) -> Picture:
-        name = f"{self.model.value}, stage {self.stage.value}"
-        figure = plot_receptive_fields({name: self.field}, log=self.colours.value == "logarithmic").figure
-        return Picture(figure, self.text)
+        return draw([panels], sentence), sentence

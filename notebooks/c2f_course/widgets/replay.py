@@ -3,20 +3,19 @@
 Nothing is trained here: the numbers were kept by a `Recorder` (c2f.maps.recording), and the picture says so.
 """
 
-import io
-from collections.abc import Sequence
+import base64
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from c2f.maps.picture import DOTS_PER_INCH, SIGNED, TEST, TRAIN, Picture, new_figure, number, symmetric_limit, tidy
+from c2f.maps.picture import TEST, TRAIN, Picture, new_figure, number, symmetric_limit, tidy
 from c2f.maps.recording import BlockFrames, Recording
-from c2f_course.widgets.base import Explorer, choice
-from c2f_course.widgets.panel import Box, Panel, address, draw, svg
+from c2f_course.widgets.base import Explorer, choice, numbered, slider
+from c2f_course.widgets.panel import Box, Panel, draw, svg
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = (TRAIN, TEST)
 
@@ -37,39 +36,30 @@ class TrainingReplay(Explorer):
         if not stages or any(len(each.steps) < 2 for each in self.recordings):
             raise ValueError("a recording needs two frames or more of one block; record a longer training.")
         self._smooth = [_smoothed(each.losses) for each in self.recordings]
-        self._figure = new_figure(9.0, 2.4)
-        axes = self._figure.subplots(1, 2)
-        _draw_curves(axes, self.recordings)
-        for ax in axes:
-            ax.set_xlim(0, 1.02 * max(len(each.losses) for each in self.recordings))
-        file = io.BytesIO()
-        self._figure.savefig(file, dpi=2 * DOTS_PER_INCH)
-        self._drawn = address(file.getvalue())
-        wide = {"layout": {"width": "430px"}, "style": {"description_width": "70px"}}
+        self._figure = self._plot_curves()
+        self._drawn = base64.b64encode(Picture(self._figure, "").png()).decode()
         last = max(len(each.steps) for each in self.recordings) - 1
-        self.frame = ipywidgets.IntSlider(last, 0, last, description="frame", **wide)
+        self.frame = slider("frame", last, 0, last)
         self.stage = choice(list(range(stages)), "stage")
-        self.channel = ipywidgets.IntSlider(0, 0, self._channels() - 1, description="channel")
-        self.image = choice([(name, i) for i, name in enumerate(recording.names)], "image")
+        self.channel = slider("channel", 0, 0, self._channels() - 1)
+        self.image = choice(numbered(recording.names), "image")
         self._play = ipywidgets.Play(last, 0, last, 1, interval=250, description="play")
-        self._link = ipywidgets.link((self._play, "value"), (self.frame, "value"))
-        self.stage.observe(self._fit_channels, names="value")  # before `_assemble`'s: it must find a channel there
+        ipywidgets.link((self._play, "value"), (self.frame, "value"))
         self._assemble([self.frame, self.stage, self.channel, self.image], extra=[self._play])
 
     def _channels(self) -> int:
         return min(len(each.blocks[self.stage.value].channels) for each in self.recordings)
 
-    def _fit_channels(self, _change: object) -> None:
-        with self._together():
-            self.channel.max = self._channels() - 1
+    def _fit(self, change: object) -> None:
+        self.channel.max = self._channels() - 1
 
     def _at(self, recording: Recording) -> int:
         """The frame of a recording at the slider's share of the training."""
         return round(self.frame.value / self.frame.max * (len(recording.steps) - 1))
 
-    def _draw(self) -> tuple[str, str]:
+    def _draw(self) -> tuple[str, str, str]:
         alt = self._describe()
-        return f"{self._curves(alt)}<br>{draw([self._panels(each) for each in self.recordings], alt)}", alt
+        return self._curves(alt), draw([self._panels(each) for each in self.recordings], alt), alt
 
     def _panels(self, recording: Recording) -> list[Panel]:
         frames, frame = recording.blocks[self.stage.value], self._at(recording)
@@ -82,6 +72,23 @@ class TrainingReplay(Explorer):
             panels.append(Panel(f"the same\nstep {recording.steps[frame]:,}", values[frame], limit, boxes))
         return panels
 
+    def _plot_curves(self) -> "Figure":
+        """Training loss on the left, accuracy on held-out images on the right."""
+        figure = new_figure(9.0, 2.4)
+        left, right = figure.subplots(1, 2)
+        for each, losses, colour in zip(self.recordings, self._smooth, COLOURS, strict=False):
+            left.plot(range(1, len(losses) + 1), losses, color=colour, label=each.model)
+            ends = [each.steps_per_epoch * record.epoch for record in each.history.records]
+            right.plot(
+                ends, [record.test_accuracy for record in each.history.records], "o-", color=colour, markersize=4
+            )
+        whole = {"xlabel": "step", "xlim": (0, 1.02 * max(map(len, self._smooth)))}
+        left.set(title="Training loss (smoothed, recorded)", ylabel="cross-entropy", ylim=(0, None), **whole)
+        right.set(title="Accuracy on held-out images", ylabel="accuracy", ylim=(0, 1), **whole)
+        left.legend(frameon=False)
+        tidy(left, right)
+        return figure
+
     def _curves(self, alt: str) -> str:
         """The curves, drawn once, with a line at each recording's present step."""
         width, height = self._figure.canvas.get_width_height()
@@ -91,7 +98,8 @@ class TrainingReplay(Explorer):
             for each, colour in zip(self.recordings, COLOURS, strict=False):
                 x = ax.transData.transform((each.steps[self._at(each)], 0))[0]
                 lines += f'<path d="M{x:.1f},{top:.1f} V{bottom:.1f}" stroke="{colour}" stroke-dasharray="4 3"/>'
-        return svg(width, height, f'<image width="{width}" height="{height}" href="{self._drawn}"/>{lines}', alt)
+        drawn = f'<image width="{width}" height="{height}" href="data:image/png;base64,{self._drawn}"/>'
+        return svg(width, height, drawn + lines, alt)
 
     def _describe(self) -> str:
         told = []
@@ -109,42 +117,6 @@ class TrainingReplay(Explorer):
                 f"size, and {map_[0]} runs from {number(map_[1][frame].min())} to {number(map_[1][frame].max())}."
             )
         return "Recorded, not trained here. " + " ".join(told)
-
-    def _static(self) -> Picture:
-        """The curves, and kernel and map at five moments of the first recording."""
-        return plot_recording(self.recordings, self.stage.value, self.channel.value, self.image.value, self.text)
-
-
-def plot_recording(recordings: Sequence[Recording], stage: int, channel: int, image: int, alt: str) -> Picture:
-    """Curves above; below, for each recording, one kernel and one map at five moments, as a figure."""
-    moments = 5
-    figure = new_figure(9.5, 2.6 + 3.3 * len(recordings))
-    above, below = figure.subfigures(2, 1, height_ratios=[2.6, 3.3 * len(recordings)])
-    _draw_curves(above.subplots(1, 2), recordings)
-    lines = iter(below.subplots(2 * len(recordings), moments))
-    for each in recordings:
-        frames = np.linspace(0, len(each.steps) - 1, moments).round().astype(int)
-        for i, (name, values, limit) in enumerate(_kernel_and_map(each, each.blocks[stage], channel, image)):
-            line = next(lines)
-            for ax, frame in zip(line, frames, strict=True):
-                ax.imshow(values[frame].numpy(), cmap=SIGNED, vmin=-limit, vmax=limit)
-                ax.set(xticks=[], yticks=[])
-                if i == 0:
-                    ax.set_title(f"step {each.steps[frame]:,}", fontsize=10)
-            line[0].set_ylabel(f"{each.kind}\n{name}", fontsize=9)
-    return Picture(figure, alt)
-
-
-def _draw_curves(axes: Sequence["Axes"], recordings: Sequence[Recording]) -> None:
-    """Training loss on the left, accuracy on held-out images on the right."""
-    for each, colour in zip(recordings, COLOURS, strict=False):
-        axes[0].plot(range(1, len(each.losses) + 1), _smoothed(each.losses), color=colour, label=each.model)
-        ends = [each.steps_per_epoch * record.epoch for record in each.history.records]
-        axes[1].plot(ends, [record.test_accuracy for record in each.history.records], "o-", color=colour, markersize=4)
-    axes[0].set(title="Training loss (smoothed, recorded)", xlabel="step", ylabel="cross-entropy", ylim=(0, None))
-    axes[1].set(title="Accuracy on held-out images", xlabel="step", ylabel="share that is right", ylim=(0, 1))
-    axes[0].legend(frameon=False)
-    tidy(*axes)
 
 
 def _kernel_and_map(
@@ -168,9 +140,7 @@ def _kernel_and_map(
 
 def _smoothed(losses: Tensor) -> np.ndarray:
     """Each step's mean with the steps before it, up to a hundredth of all of them."""
-    values = losses.double().numpy()
-    width = max(1, len(values) // 100)
-    sums = np.concatenate([[0.0], values.cumsum()])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - width, 0)
+    sums = np.concatenate([[0.0], losses.double().numpy().cumsum()])
+    ends = np.arange(1, len(sums))
+    starts = np.maximum(ends - max(1, len(losses) // 100), 0)
     return (sums[ends] - sums[starts]) / (ends - starts)

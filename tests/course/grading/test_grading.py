@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -86,7 +85,7 @@ def test_hostile_submissions_gain_nothing_and_harm_nobody(tmp_path: Path, monkey
         if path.is_file() and path.name != "large.ipynb"
     }
     assignment = replace(assignment, limits=Limits(seconds=90, cell_seconds=4, answer_seconds=30))
-    results = grade.grade_folder(grade.find_submissions(submissions), assignment, grades)
+    results = list(grade.grade_folder(grade.find_submissions(submissions)[0], assignment, grades))
     points = {result.student: {q.number: q.points for q in result.questions} for result in results}
     assert {name: points[name] for name in expected} == expected
     for result in results:
@@ -151,44 +150,39 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def test_what_has_changed_is_graded_again_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
     asked = []
 
-    def in_parallel(waiting, task, jobs):
+    def in_parallel(waiting, assignment, jobs):
         asked.append([entry.student for entry in waiting])
         yield from ((entry, None) for entry in waiting)
+
+    def grade_all(assignment: Assignment) -> list[str]:
+        entries, _ = grade.find_submissions(tmp_path / "in")
+        return [result.state for result in grade.grade_folder(entries, assignment, tmp_path / "out")]
 
     monkeypatch.setattr(grade, "_in_parallel", in_parallel)
     for name in ("anna", "bert"):
         save(tmp_path / "in" / f"{name}.ipynb", [f"x = {name!r}"])
     assignment = load_assignment("1")
     for _ in range(2):
-        grade.grade_folder(grade.find_submissions(tmp_path / "in"), assignment, tmp_path / "out")
+        assert grade_all(assignment) == ["failed", "failed"]  # a grader that died leaves a row
     save(tmp_path / "in" / "bert.ipynb", ["x = 2"])
-    results = grade.grade_folder(grade.find_submissions(tmp_path / "in"), assignment, tmp_path / "out")
-    assignment = replace(assignment, limits=Limits(seconds=9))
-    grade.grade_folder(grade.find_submissions(tmp_path / "in"), assignment, tmp_path / "out")
+    grade_all(assignment)
+    grade_all(replace(assignment, limits=Limits(seconds=9)))
     assert asked == [["anna", "bert"], [], ["bert"], ["anna", "bert"]]
-    assert [result.state for result in results] == ["failed", "failed"]  # a grader that died leaves a row
 
 
-def _dies(entry: Entry, *task) -> Result:
-    if entry.student == "bert":
-        os._exit(1)
-    return Result(entry.student, entry.path.name, "")
+class Fatal:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple:
+        return os._exit, (1,)
 
 
-def test_a_submission_that_takes_the_grader_with_it_does_not_stop_the_rest(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(grade, "_grade", _dies)
-    fork = multiprocessing.get_context("fork")  # whose processes know the two functions that are replaced here
-    monkeypatch.setattr(grade.multiprocessing, "get_context", lambda method: fork)
-    monkeypatch.setattr(grade, "_prepare", _nothing)
-    entries = [Entry(name, tmp_path) for name in ("anna", "bert", "carl", "dora")]
-    results = dict(grade._in_parallel(entries, (), jobs=2))
-    assert {entry.student: result is not None for entry, result in results.items()} == {
-        "anna": True, "bert": False, "carl": True, "dora": True
+def test_a_submission_that_takes_the_grader_with_it_does_not_stop_the_rest(tmp_path: Path) -> None:
+    entries = [Entry(name, Fatal() if name == "bert" else tmp_path) for name in ("anna", "bert", "carl", "dora")]
+    results = dict(grade._in_parallel(entries, load_assignment("1"), jobs=2))
+    assert {entry.student: result and result.state for entry, result in results.items()} == {
+        "anna": "unreadable", "bert": None, "carl": "unreadable", "dora": "unreadable"
     }  # fmt: skip
-
-
-def _nothing(parent: int) -> None:
-    pass
 
 
 # ---- Which file is whose
@@ -205,13 +199,13 @@ def test_files_and_folders_are_submissions_and_the_rest_is_listed(tmp_path: Path
     (tmp_path / "emil.py").write_text("x = 1")
     (tmp_path / "fred.ipynb").symlink_to("/etc/passwd")
     (tmp_path / "folder").symlink_to("/etc")
-    found = grade.find_submissions(tmp_path)
-    assert [(e.student, e.path.name) for e in found.entries] == [
+    entries, misnamed = grade.find_submissions(tmp_path)
+    assert [(e.student, e.path.name) for e in entries] == [
         ("Ida Lee", "hw.ipynb"), ("L\u00e9a", "Le\u0301a.ipynb"), ("anna", "anna.ipynb"), ("bert", "homework.ipynb"),
         ("carl", "a.ipynb"), ("dora", "x.ipynb"), ("gwen", "hw.ipynb"), ("jim", "jim_98765_43211_hw.ipynb"),
         ("kim_111", "kim_111_1111_hw.ipynb"), ("kim_222", "kim_222_2222_hw.ipynb"),
     ]  # fmt: skip
-    assert found.misnamed == {
+    assert misnamed == {
         "carl/b.ipynb": "is one more notebook of the same student; a.ipynb is graded",
         "dora.ipynb": "has the name of the folder dora, which is graded",
         "emil.py": "is not called NAME.ipynb",
@@ -240,7 +234,7 @@ def test_the_same_code_is_found_whatever_the_outputs(tmp_path: Path) -> None:
             copy.cells[2].outputs = [nbformat.v4.new_output("stream", text=name)]
         nbformat.write(copy, tmp_path / f"{name}.ipynb")
     (tmp_path / "fred.ipynb").write_text("no notebook")
-    assert grade.duplicates(grade.find_submissions(tmp_path).entries, assignment) == [["anna", "bert"]]
+    assert grade.duplicates(grade.find_submissions(tmp_path)[0], assignment) == [["anna", "bert"]]
 
 
 @pytest.mark.parametrize(
@@ -467,7 +461,7 @@ def test_grade_says_what_is_wrong_before_it_begins(tmp_path: Path, capsys) -> No
 def test_without_a_sandbox_it_is_refused_unless_the_instructor_says_so(tmp_path: Path, capsys, monkeypatch) -> None:
     save(tmp_path / "in" / "anna.ipynb", ["x = 1"])
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
-    monkeypatch.setattr(grade, "_in_parallel", lambda waiting, task, jobs: ((entry, None) for entry in waiting))
+    monkeypatch.setattr(grade, "_in_parallel", lambda waiting, *_: ((entry, None) for entry in waiting))
     arguments = ["course", "grade", str(tmp_path / "in"), "--assignment", "1", "--out", str(tmp_path / "out")]
     assert main(arguments) == 2
     assert "apt install bubblewrap" in capsys.readouterr().err

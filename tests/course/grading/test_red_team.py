@@ -149,7 +149,7 @@ def test_an_answer_that_empties_its_inputs_gains_nothing(name: str) -> None:
 def test_halves_of_characters_stop_no_grading(tmp_path: Path, monkeypatch) -> None:
     half, assignment = "\ud800", load_assignment("3")
 
-    def in_parallel(waiting, task, jobs):
+    def in_parallel(waiting, assignment, jobs):
         for entry in waiting:
             result = grade._without_points(entry, assignment)
             result.cells = [half]
@@ -157,13 +157,13 @@ def test_halves_of_characters_stop_no_grading(tmp_path: Path, monkeypatch) -> No
             yield entry, result
 
     monkeypatch.setattr(grade, "_in_parallel", in_parallel)
-    found = grade.Found()
+    entries = []
     for name in ("anna", "b\udcff"):
         path = tmp_path / "anna.ipynb"
         nbformat.write(new_notebook(cells=[new_code_cell("x = 1")]), path)
-        found.entries.append(grade.Entry(name, path))
+        entries.append(grade.Entry(name, path))
     for _ in range(2):  # and what was written is read again
-        results = grade.grade_folder(found, assignment, tmp_path / "out")
+        results = list(grade.grade_folder(entries, assignment, tmp_path / "out"))
         assert [result.student for result in results] == ["anna", "b\udcff"] and results[0].cells == [half]
         monkeypatch.setattr(grade, "_in_parallel", lambda waiting, *_: iter(()) if not waiting else pytest.fail())
     gradebook.write(Gradebook(assignment, results), tmp_path / "out")

@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -107,21 +108,19 @@ def test_errors_are_sentences(student: Remote) -> None:
     assert student.get("number") == 0.5  # and it goes on
 
 
-def pipes(seconds: float = 0.2, until: float = float("inf")) -> tuple[Remote, int, list[int]]:
-    """A Remote, the other process's end to write to, and all that is to be closed."""
-    (read, write), (other_read, other_write) = os.pipe(), os.pipe()
-    return Remote(read, other_write, seconds, until), write, [other_read]
+def pipes(seconds: float = 0.2, until: float = float("inf")) -> tuple[Remote, BinaryIO]:
+    """A Remote, and the end to write to of another process, which reads nothing."""
+    (read, write), (_, other_write) = os.pipe(), os.pipe()
+    other = os.fdopen(write, "wb")
+    return Remote(os.fdopen(read, "rb"), os.fdopen(other_write, "wb"), other.close, seconds, until), other
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
     for seconds, until in ((0.2, float("inf")), (60.0, time.monotonic() + 0.2)):
-        remote, write, rest = pipes(seconds, until)
-        with pytest.raises(RemoteGone, match="in time"):
+        remote, other = pipes(seconds, until)
+        with remote.read, remote.write, pytest.raises(RemoteGone, match="in time"):
             remote.ask("get", "x")
-        assert remote.gone
-        remote.close()
-        for pipe in (write, *rest):
-            os.close(pipe)
+        assert remote.gone and other.closed
 
 
 class EqualsEverything:
@@ -173,13 +172,11 @@ FORGED = {
 
 @pytest.mark.parametrize("name", FORGED)
 def test_forged_bytes_are_no_answer(name: str) -> None:
-    remote, write, (other,) = pipes()
-    os.write(write, FORGED[name])
-    os.close(write)
-    with pytest.raises(RemoteGone):
+    remote, other = pipes()
+    other.write(FORGED[name])
+    other.close()
+    with remote.read, remote.write, pytest.raises(RemoteGone):
         remote.ask("get", "x")
-    remote.close()
-    os.close(other)
 
 
 def test_the_forged_ones_are_wrong_in_nothing_else() -> None:

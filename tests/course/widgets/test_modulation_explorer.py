@@ -145,8 +145,6 @@ def test_without_swin_and_without_a_second_model(images: torch.Tensor) -> None:
     assert explorer.weights not in explorer.widget.children[0].children
     assert explorer.text.startswith("image 0: in stage 0") and "Swin" not in explorer.text + explorer._picture.value
     agrees(explorer)
-    static = explorer._static()
-    assert static.alt == explorer.text and static.png()
 
 
 def test_the_implied_row_is_the_kernel_where_it_lies_on_the_map(explorer: ModulationExplorer) -> None:

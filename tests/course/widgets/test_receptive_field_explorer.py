@@ -29,7 +29,6 @@ def test_it_shows_each_model_and_stage() -> None:
     explorer.stage.value = 1
     explorer.model.value = "one stage"  # which has no stage 1
     assert list(explorer.stage.options) == [0] and explorer.text.startswith("one stage, stage 0")
-    assert explorer._static().alt == explorer.text
     explorer.model.value = "k = 3"
     assert list(explorer.stage.options) == [0, 1]
 
