@@ -13,6 +13,9 @@ OFFLINE = Path(__file__).parent / "tests" / "offline"
 def pytest_configure(config: pytest.Config) -> None:
     # On a busy machine, threads that spin while they wait take the time that the others need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Notebooks and commands that run side by side share the cores, a part each: more threads would wait for each other.
+    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(OFFLINE), os.environ.get("PYTHONPATH")]))
     runpy.run_path(str(OFFLINE / "sitecustomize.py"))
 

@@ -32,8 +32,6 @@ from c2f.training.process import forked_rng, interruptible, over_processes, plac
 from c2f.training.recipes import Recipe
 from c2f.training.run import EpochRecord, History, load_into, model_name, run_folder
 
-CHECKPOINT_SECONDS = 60.0  # how much work a kill may cost; the end of an epoch is always saved
-
 
 class TrainingError(ValueError):
     """Training cannot go on; the message says at which step, why, and what would do."""
@@ -80,6 +78,7 @@ def train(
     device: str | torch.device | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
+    checkpoint_seconds: float = 60.0,
     accelerate: bool = True,
 ) -> History:
     """Train `model` on `data.train` and evaluate it on `data.test` after every epoch.
@@ -92,6 +91,7 @@ def train(
         device: "cuda", "mps" or "cpu"; by default the best one there is.
         callbacks: called after every step and every epoch.
         progress: a bar, and one line per epoch.
+        checkpoint_seconds: how much work a kill may cost; the end of an epoch is always saved.
         accelerate: compute the model's layers in the way that is fastest here (`c2f.accelerate`) while it trains.
 
     Returns the history. Ctrl-C ends training after the step at hand, with a checkpoint where `out` is given; the
@@ -212,7 +212,7 @@ def train(
                 bar.set_postfix_str(f"epoch {epoch + 1}, loss {state.loss:.3f}", refresh=False)
                 for callback in callbacks:
                     callback.on_step(state)
-                if stop or time.monotonic() - last_save > CHECKPOINT_SECONDS:
+                if stop or time.monotonic() - last_save > checkpoint_seconds:
                     save()
                     last_save = time.monotonic()
                 if stop:
@@ -257,6 +257,7 @@ def evaluate(
     split: Split,
     *,
     device: str | torch.device | None = None,
+    batch_size: int | None = None,
     label_smoothing: float = 0.0,
     precision: str = "float32",
     channels_last: bool = False,
@@ -265,7 +266,7 @@ def evaluate(
 ) -> Evaluation:
     """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back."""
     device = choose_device(device)
-    batch_size = 64 if device.type == "cpu" else 256  # on a CPU larger batches leave the cache
+    batch_size = batch_size or (64 if device.type == "cpu" else 256)  # on a CPU larger batches leave the cache
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     bf16 = choose_precision(precision, device) == "bf16"
     loss, predictions = 0.0, []

@@ -46,14 +46,17 @@ def processes() -> Iterator[tuple[int, int]]:
     if world == 1:
         yield 0, 1
         return
+    ours = not dist.is_initialized()  # else the caller's own script has done it, and goes on with it
     on_cuda = torch.cuda.is_available()
-    if on_cuda:
+    if ours and on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    dist.init_process_group("nccl" if on_cuda else "gloo")
+    if ours:
+        dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield dist.get_rank(), world
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
 
 
 def from_first_process(value: Any, world: int) -> Any:

@@ -20,7 +20,6 @@ from torch import nn
 import c2f
 from c2f.device import choose_device
 from c2f.fast import autotune
-from c2f.training import loop
 from c2f.training.augment import normalize
 from c2f.training.data import Dataset, Split, load_dataset
 from c2f.training.loop import (
@@ -173,8 +172,8 @@ def train_in_processes_of_their_own(folder: Path) -> None:
     """
     data = small(load_dataset("digits", image_size=16))
     for moment, (callbacks, seconds, prepare) in MOMENTS.items():
-        loop.CHECKPOINT_SECONDS = seconds
-        print(exit_code(forked(partial(run, data, folder / moment, callbacks=callbacks), prepare)))
+        train_it = partial(run, data, folder / moment, callbacks=callbacks, checkpoint_seconds=seconds)
+        print(exit_code(forked(train_it, prepare)))
 
     for callbacks in ([At(press_ctrl_c, step=7)], []):  # interrupted, and resumed
         with socket.socket() as free:
@@ -469,7 +468,7 @@ def test_evaluate_knows_the_answers(digits):
             return F.one_hot(digits.test.labels[index], 10) * 50.0
 
     oracle = Oracle().train()
-    result = evaluate(oracle, digits.test, device="cpu")
+    result = evaluate(oracle, digits.test, device="cpu", batch_size=16)
     assert result.accuracy == 1
     assert result.loss < 1e-6
     assert torch.equal(result.predictions, digits.test.labels)
