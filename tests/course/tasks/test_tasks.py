@@ -128,7 +128,7 @@ def answer_of(task: Task, result: Callable[..., Any]) -> Any:
 
 def result_of(task: Task, parts: dict[str, Any]) -> Any:
     """A result with these parts, as the task wants it."""
-    return parts[""] if "" in parts else parts if task.wants[0] is dict else tuple(parts.values())
+    return parts[""] if "" in parts else parts if task.wants is dict else tuple(parts.values())
 
 
 def right(task: Task, change: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:
