@@ -6,7 +6,7 @@ Students: read this file only after the hunt.
     guilt("A")          # which of SUSPECTS it was
     unfold("A")         # the loop's code, folded, to be shown in a notebook
 
-Each loop is complete, so that it can be read by itself: the same twelve lines but for the bug.
+A broken loop is the sound one with another line or two, so that they differ in nothing but the bug.
 """
 
 import difflib
@@ -35,9 +35,6 @@ SUSPECTS = (
     "learning rate 100 times too low",
     "optimizer made before the model was replaced",
 )
-
-
-Loop = Callable[[nn.Module, Dataset], Curves]
 
 
 def batches(count: int, steps: int) -> Iterator[Tensor]:
@@ -71,76 +68,37 @@ def sound_loop(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = S
     return curves
 
 
-def loop_a(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
-    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
-    for batch in batches(len(data.train), steps):
-        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
-        logits = model(x)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        curves.losses.append(loss.item())
-        if len(curves.losses) % EVERY == 0:
-            curves.accuracies.append(accuracy(model, data.test.images.float(), data.test.labels))
-    return curves
+SHUFFLED = "images = data.train.images[torch.randperm(len(data.train), generator=torch.Generator().manual_seed(1))]"
+BUGS = {  # a place in SUSPECTS, so that a glance gives nothing away; what is replaced by what
+    "A": (3, {"normalize(data.test.images)": "data.test.images.float()"}),
+    "B": (0, {"        optimizer.zero_grad()\n": ""}),
+    "C": (2, {"model(x)\n": "model(x).softmax(dim=1)\n"}),
+    "D": (1, {"    optimizer, ": f"    {SHUFFLED}\n    optimizer, ", "data.train.images[batch]": "images[batch]"}),
+}
 
 
-def loop_b(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
-    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
-    for batch in batches(len(data.train), steps):
-        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
-        logits = model(x)
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        curves.losses.append(loss.item())
-        if len(curves.losses) % EVERY == 0:
-            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
-    return curves
+def code_of(name: str) -> str:
+    """The source of a broken loop, or of the sound one."""
+    code = inspect.getsource(sound_loop)
+    for part, another in BUGS[name][1].items() if name in BUGS else ():
+        code = code.replace(part, another)
+    return code
 
 
-def loop_c(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
-    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
-    for batch in batches(len(data.train), steps):
-        x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
-        logits = model(x).softmax(dim=1)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        curves.losses.append(loss.item())
-        if len(curves.losses) % EVERY == 0:
-            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
-    return curves
+def _loop(name: str) -> Callable[..., Curves]:
+    space = dict(globals())
+    exec(code_of(name), space)
+    return space["sound_loop"]
 
 
-def loop_d(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
-    images = data.train.images[torch.randperm(len(data.train), generator=torch.Generator().manual_seed(1))]
-    optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
-    for batch in batches(len(data.train), steps):
-        x, labels = normalize(images[batch]), data.train.labels[batch]
-        logits = model(x)
-        loss = F.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        curves.losses.append(loss.item())
-        if len(curves.losses) % EVERY == 0:
-            curves.accuracies.append(accuracy(model, normalize(data.test.images), data.test.labels))
-    return curves
-
-
-LOOPS: dict[str, Loop] = {"sound": sound_loop, "A": loop_a, "B": loop_b, "C": loop_c, "D": loop_d}
-
-_BUGS = {"A": 3, "B": 0, "C": 2, "D": 1}  # as places in SUSPECTS, so that a glance gives nothing away
+LOOPS = {"sound": sound_loop, **{name: _loop(name) for name in BUGS}}
 
 
 def guilt(name: str) -> str:
     """Which of SUSPECTS is in a loop. Raises ValueError for a name that no broken loop has."""
-    if name not in _BUGS:
-        raise ValueError(f"there is no broken loop {name!r}; use one of {', '.join(_BUGS)}.")
-    return SUSPECTS[_BUGS[name]]
+    if name not in BUGS:
+        raise ValueError(f"there is no broken loop {name!r}; use one of {', '.join(BUGS)}.")
+    return SUSPECTS[BUGS[name][0]]
 
 
 @dataclass(frozen=True)
@@ -163,8 +121,7 @@ class Unfolded:
 def unfold(name: str) -> Unfolded:
     """The code of a broken loop; `>` stands before each line that the sound loop has not, `-` before one it misses."""
     guilt(name)  # raises for a name that is not there
-    sound, broken = (inspect.getsource(loop).splitlines() for loop in (sound_loop, LOOPS[name]))
-    said = [line for line in sound if '"""' not in line and not line.startswith("def ")]
-    lines = list(difflib.ndiff(said, broken[1:]))
+    sound, broken = (code_of(which).splitlines()[2:] for which in ("sound", name))  # without signature and docstring
     marks = {"  ": "  ", "+ ": "> ", "- ": "- "}
-    return Unfolded(name, "\n".join(marks[line[:2]] + line[6:] for line in lines if line[:2] in marks))
+    lines = [line for line in difflib.ndiff(sound, broken) if line[:2] in marks]
+    return Unfolded(name, "\n".join(marks[line[:2]] + line[6:] for line in lines))

@@ -44,21 +44,34 @@ def draw_strips(
 
     Raises ValueError for another distance or place, and where colours are not 0 or 1, or not equally many.
     """
-    _check(left, right, distance, start, row)
-    generator = torch.Generator().manual_seed(seed)
-    count, last = len(left), WIDTH - distance - SIDE
+    last, bottom = WIDTH - distance - SIDE, HEIGHT - SIDE
+    if not SIDE <= distance <= LARGEST_DISTANCE:
+        raise ValueError(
+            f"the distance is {distance}; use one from {SIDE}, where the discs touch, to {LARGEST_DISTANCE}."
+        )
+    if left.ndim != 1 or left.shape != right.shape:
+        shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
+        raise ValueError(f"the colours have shapes {shapes}; give (N,) for both, one a strip.")
+    both = torch.cat([left, right])
+    if both.dtype != torch.int64 or not ((both == 0) | (both == 1)).all():
+        raise ValueError("a colour is 0 (orange) or 1 (blue), as an int64 tensor; there is another one.")
+    for name, value, most in (("start", start, last), ("row", row, bottom)):
+        if value is not None and not 0 <= value <= most:
+            raise ValueError(f"{name} is {value}; the discs stay on the strip from 0 to {most}.")
+
+    generator, count = torch.Generator().manual_seed(seed), len(left)
     starts = torch.randint(last + 1, (count,), generator=generator)
-    rows = torch.randint(HEIGHT - SIDE + 1, (count,), generator=generator)
+    rows = torch.randint(bottom + 1, (count,), generator=generator)
     brightness = 0.7 + 0.3 * torch.rand(2, count, generator=generator)
     noise = NOISE * torch.randn(count, 3, HEIGHT, WIDTH, generator=generator)
     starts = starts if start is None else torch.full_like(starts, start)
     rows = rows if row is None else torch.full_like(rows, row)
 
     images = torch.full((count, 3, HEIGHT, WIDTH), GREY)
+    each, (down, along) = torch.arange(count)[:, None], DISC.nonzero(as_tuple=True)  # a disc's pixels, from its corner
     for colours, columns, bright in ((left, starts, brightness[0]), (right, starts + distance, brightness[1])):
-        inside = _discs(rows, columns)  # (N, 1, H, W)
-        paint = (torch.tensor(COLOURS)[colours] * bright[:, None])[:, :, None, None]
-        images = torch.where(inside, paint, images)
+        paint = torch.tensor(COLOURS)[colours] * bright[:, None]  # (N, 3)
+        images[each, :, rows[:, None] + down, columns[:, None] + along] = paint[:, None]
     return (images + noise).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -83,29 +96,3 @@ def load_far_apart(distance: int, train: int = 2048, test: int = 1000, seed: int
         splits.append(Split(draw_strips(left, right, distance, places), (left == right).long()))
     source = f"two discs {distance} pixels apart on a strip, each orange or blue; drawn from seed {seed}"
     return describe("far_apart", *splits, CLASSES, source)
-
-
-def _discs(rows: Tensor, columns: Tensor) -> Tensor:
-    """Whether each pixel is inside the disc that begins at that row and column: (N, 1, H, W)."""
-    y = torch.arange(HEIGHT)[None, :, None] - rows[:, None, None]  # (N, H, 1)
-    x = torch.arange(WIDTH)[None, None, :] - columns[:, None, None]  # (N, 1, W)
-    near = (y >= 0) & (y < SIDE) & (x >= 0) & (x < SIDE)
-    return (near & DISC[y.clamp(0, SIDE - 1), x.clamp(0, SIDE - 1)])[:, None]
-
-
-def _check(left: Tensor, right: Tensor, distance: int, start: int | None, row: int | None) -> None:
-    if not SIDE <= distance <= LARGEST_DISTANCE:
-        raise ValueError(
-            f"the distance is {distance}; on a strip of {WIDTH} pixels it can be from {SIDE}, where the discs touch, "
-            f"to {LARGEST_DISTANCE}."
-        )
-    if left.ndim != 1 or left.shape != right.shape:
-        raise ValueError(
-            f"the colours have shapes {tuple(left.shape)} and {tuple(right.shape)}; give (N,) for both, one a strip."
-        )
-    for colours in (left, right):
-        if colours.dtype != torch.int64 or not ((colours == 0) | (colours == 1)).all():
-            raise ValueError("a colour is 0 (orange) or 1 (blue), as an int64 tensor; there is another one.")
-    for name, value, last in (("start", start, WIDTH - distance - SIDE), ("row", row, HEIGHT - SIDE)):
-        if value is not None and not 0 <= value <= last:
-            raise ValueError(f"{name} is {value}; the discs stay on the strip from 0 to {last}.")

@@ -11,14 +11,16 @@ from c2f.models.conv2former import Block, LayerScale, Stage, make_downsample
 from c2f_course.tasks.exercise import (
     Blank,
     Expected,
-    Hint,
     exercise,
     expect_filled,
     expect_tensor,
     expect_untouched,
     hint_if,
+    sentences,
     task,
 )
+
+SAY = sentences(__name__)
 
 # ---- Layer scale
 
@@ -30,47 +32,43 @@ def scale_inputs() -> Iterator[tuple]:
     yield theirs, torch.randn(2, 4, 5, 4, generator=torch.Generator().manual_seed(7)), 4, 0.5
 
 
+@torch.no_grad()
 def _ask_scale(cls: type[nn.Module], theirs: LayerScale, x: Tensor, channels: int, init: float) -> Tensor:
     """What a student's layer gives for x with these factors. Hint unless it begins as it should."""
-    hint_if(not (isinstance(cls, type) and issubclass(cls, nn.Module)), "give the class itself: "
-        "checks.layer_scale(MyScale).")  # fmt: skip
+    say = SAY["ask_scale"]
+    hint_if(not (isinstance(cls, type) and issubclass(cls, nn.Module)), say["no class"])
     with torch.random.fork_rng(devices=[]):
         mine = cls(channels, init)
     if any(value is ... for value in vars(mine).values()):
         raise Blank
-    with torch.no_grad():
-        expect_filled(mine(x))
-        shapes = [tuple(parameter.shape) for parameter in mine.parameters()]
-        hint_if(not shapes, "it has nothing to learn: mine.parameters() is empty. A plain tensor stays as it is; which "
-            "class of torch.nn tells the optimizer about it?")  # fmt: skip
-        gamma = next(mine.parameters())
-        if len(shapes) > 1 or gamma.numel() not in (1, 4):
-            raise Hint(f"it learns parameters of shape {' and '.join(map(str, shapes))}; one factor for each of the 4 "
-                "channels is all.")  # fmt: skip
-        hint_if(gamma.numel() == 1, "one factor for everything; layer scale has one for each channel.")
-        begin = "the factors begin at {}; they should begin at `init`, which was 0.5 here."
-        known = [(torch.full((4,), float(value)), begin.format(value)) for value in (1, 0)]
-        Expected("gamma at the beginning", torch.full((4,), 0.5), known, "It should be `init` everywhere.").compare(
-            gamma.flatten()
-        )
-        gamma.copy_(theirs.gamma.view_as(gamma))
-        return mine(x)
+    expect_filled(mine(x))
+    parameters = list(mine.parameters())
+    hint_if(not parameters, say["nothing to learn"])
+    shapes = " and ".join(str(tuple(parameter.shape)) for parameter in parameters)
+    gamma = parameters[0]
+    hint_if(len(parameters) > 1 or gamma.numel() not in (1, channels), say["shapes"].format(shapes=shapes))
+    hint_if(gamma.numel() == 1, say["one factor"])
+    mistakes = {"another beginning": (torch.ones(channels), torch.zeros(channels))}
+    right = torch.full((channels,), init)
+    Expected("gamma at the beginning", right, mistakes, says=say).compare(gamma.flatten())
+    gamma.copy_(theirs.gamma.view_as(gamma))
+    return mine(x)
 
 
 @exercise("03.1", "Layer scale", "easy", 6)
-@task(scale_inputs, "a learned factor a channel, as in the library's.", ask=_ask_scale)
+@task(scale_inputs, SAY["layer_scale"], ask=_ask_scale)
 def layer_scale(theirs: LayerScale, x: Tensor, channels: int, init: float) -> Expected:
     factors = theirs.gamma.flatten()
     scaled = x * factors[:, None, None]
-    mistakes = [
-        (x * factors, "each COLUMN has a factor of its own now: a tensor (C,) is matched with the last axis."),
-        (x + scaled, "x is added; that is the block's task. Layer scale only multiplies."),
-        (x + factors[:, None, None], "the factors are added; scale means multiply."),
-        (x / factors[:, None, None], "that divides by the factors."),
-        (init * x, "the output does not follow when gamma is learned: does forward use the parameter?"),
-        (init * scaled, "`init` is multiplied in a second time; gamma already began there."),
-    ]  # fmt: skip
-    return Expected("the output", theirs(x), mistakes, "Each channel should be multiplied by its own factor.")
+    mistakes = {
+        "factors along the columns": x * factors,
+        "x added": x + scaled,
+        "factors added": x + factors[:, None, None],
+        "divided": x / factors[:, None, None],
+        "gamma not used": init * x,
+        "init twice": init * scaled,
+    }
+    return Expected("the output", theirs(x), mistakes)
 
 
 # ---- Drop path
@@ -78,71 +76,56 @@ def layer_scale(theirs: LayerScale, x: Tensor, channels: int, init: float) -> Ex
 
 @exercise("03.2", "Drop path", "medium", 8)
 def drop_path(answer: Callable[[Tensor, float, bool], Tensor]) -> str:
-    draw = torch.Generator().manual_seed(5)
+    say, draw = SAY["drop_path"], torch.Generator().manual_seed(5)
     x = 1 + torch.rand(400, 3, 4, 4, generator=draw)  # nowhere zero, so that a zero in the result was dropped
     before = x.clone()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(6)
-        Expected("the result at inference (training=False)", x, [
-            (0.75 * x, "at inference nothing is dropped and nothing scaled: the scaling is already done in training."),
-            (x / 0.75, "the scale makes up for what was dropped; at inference nothing is dropped, so nothing is "
-             "scaled."),
-        ], "At inference every branch passes as it is: has the code asked for "
-            "`training`?").compare(answer(x, 0.25, False))  # fmt: skip
+        mistakes = {"scaled down at inference": 0.75 * x, "scaled up at inference": x / 0.75}
+        what = "the result at inference (training=False)"
+        Expected(what, x, mistakes, "at inference", says=say).compare(answer(x, 0.25, False))
         expect_untouched(x, before, "x")
         made = expect_tensor(answer(x, 0.25, True), tuple(x.shape), "the result in training")
         expect_untouched(x, before, "x")
         _expect_whole_images(made, x)
         kept = made.flatten(1).any(1)
-        _scaled(x[kept], 0.25).compare(made[kept])
+        x, made = x[kept], made[kept]
+        mistakes = {
+            "not scaled": x,
+            "scaled down": 0.75 * x,
+            "divided by p": x / 0.25,
+            "scaled twice": x / 0.75**2,
+            "1 + p": x * 1.25,
+        }
+        Expected("what is kept", x / 0.75, mistakes, says=say).compare(made)
         for shape in ((300, 5), (300, 2, 3)):
             other = 1 + torch.rand(shape, generator=draw)
             expect_tensor(answer(other, 0.25, True), shape, f"for x of shape {shape}, the result")
-    return "whole images are dropped, and the others scaled so that the mean stays."
+    return say["praise"]
 
 
 def _expect_whole_images(made: Tensor, x: Tensor) -> None:
     """Hint unless in each image all is zero or nothing is, in some and not in all."""
     zero = made == 0
     dropped = zero.flatten(1).all(1)
-    whole, share = dropped | ~zero.flatten(1).any(1), dropped.float().mean().item()
-    for wrong, hint in (
-        (not whole.all() and torch.equal(zero, zero[:, :, :1, :1].expand_as(zero)), "some channels of an image are "
-         "zero, others are not. Drop path drops a whole image's branch."),
-        (not whole.all() and torch.equal(zero, zero[:1].expand_as(zero)), "all images have the same zeros. Draw a "
-         "number for each image, not for each element of one."),
-        (not whole.all(), "within one image some numbers are zero and others are not: that is dropout. How many random "
-         "numbers does an image need?"),
-        (not zero.any(), "400 images with p = 0.25, and none was dropped. Is one random number drawn for the whole "
-         "batch, or none?"),
-        (zero.all(), "400 images with p = 0.25, and all were dropped: draw a number for each image by itself."),
-        (0.65 < share < 0.85, f"{share:.0%} of the images were dropped for p = 0.25. Is p the chance to drop, or to "
-         "keep?"),
-        (not 0.15 < share < 0.35, f"{share:.0%} of the images were dropped for p = 0.25; a quarter should be."),
-    ):  # fmt: skip
-        hint_if(wrong, hint)
-
-
-def _scaled(x: Tensor, p: float) -> Expected:
-    return Expected("what is kept", x / (1 - p), [
-        (x, f"what is kept passes unscaled, so in training the mean is smaller than at inference. By which factor does "
-         f"a branch come through, on average, if {p:.0%} are dropped?"),
-        (x * (1 - p), "what is kept is made smaller. Something is missing from the mean: should the rest shrink or "
-         "grow?"),
-        (x / p, "that divides by p. For p near 0, when next to nothing is dropped, what should the scale be?"),
-        (x / (1 - p) ** 2, "it is scaled twice."),
-        (x * (1 + p), "1 + p is close for a small p; what exactly brings the mean back?"),
-    ], "Each kept image is x, times one number.")  # fmt: skip
+    in_part, share = not (dropped | ~zero.flatten(1).any(1)).all(), dropped.float().mean().item()
+    for name, wrong in {
+        "channels": in_part and torch.equal(zero, zero[:, :, :1, :1].expand_as(zero)),
+        "all images alike": in_part and torch.equal(zero, zero[:1].expand_as(zero)),
+        "dropout": in_part,
+        "none dropped": not zero.any(),
+        "all dropped": zero.all(),
+        "p kept": 0.65 < share < 0.85,
+        "another share": not 0.15 < share < 0.35,
+    }.items():
+        hint_if(wrong, SAY["drop_path"][name].format(share=share))
 
 
 # ---- A stage's parameters
 
 
 @exercise("03.3", "The parameters of a stage", "medium", 10)
-@task(
-    [(128, 3, 11), (64, 2, 5), (32, 1, 7)],  # with depth 2 first, two mistakes would look alike
-    "for all stages that were tried. Add stem and head, and you have the network's.",
-)
+@task([(128, 3, 11), (64, 2, 5), (32, 1, 7)], SAY["stage_parameters"])  # depth 2 first: two mistakes would look alike
 def stage_parameters(dim: int, depth: int, k: int) -> Expected:
     config = Conv2FormerConfig(kernel_size=k)
     with torch.device("meta"):
@@ -155,33 +138,28 @@ def stage_parameters(dim: int, depth: int, k: int) -> Expected:
     def without(less: int) -> int:
         return total - depth * less
 
-    mistakes = [
-        (depth * block, "the blocks are right; a stage after the first also begins with a downsampling."),
-        (block + down, f"that is a stage of one block, with its downsampling; this one has {depth}."),
-        (depth * (block + down), "the downsampling is counted once a block; it stands before the first."),
-        (total - down + conv, "nearly: the downsampling's GroupNorm learns, too."),
-        (total + dim, f"nearly: {dim} too many. Either the downsampling's convolution was given a bias, which it has "
-         "not, or its norm has too many channels: it stands BEFORE the convolution."),
-        (total + 2 * dim, "nearly: the downsampling's convolution has no bias, and its norm stands BEFORE it, where "
-         "there are half as many channels."),
-        *((total + more, "the downsampling begins with half as many channels: so does its norm, and its convolution "
-            "leads from dim // 2 to dim.") for more in (conv, 3 * conv, down, 3 * conv + dim)),
-        (total - conv + conv // 4, "a 2×2 convolution has four matrices, one for each of its positions."),
-        (without(norms), "the two layer norms of each block are missing."),
-        (without(_count(mlp.norm)), "one layer norm a block is missing: ConvMod has one and the MLP has one."),
-        (without(_count(mlp)), "that is ConvMod and the downsampling; each block has an MLP as well."),
-        (without(_count(convmod)), "that is the MLP and the downsampling; each block has a ConvMod as well."),
-        (without(_count(mlp.pos)), "the 3×3 depthwise convolution in the MLP is missing."),
-        (without(6 * 2 * dim), "a 3×3 kernel has nine numbers, not three."),
-        (without(_count(mlp.pos) // 2), "the MLP's 3×3 convolution works on the widened map, of 2·dim channels."),
-        (without(_count(convmod.a[2])), f"the {k}×{k} depthwise convolution is missing."),
-        (without(_count(convmod.a[0])), "one 1×1 convolution of ConvMod is missing: there are three."),
-        (without(sum(biases)), "the biases of the convolutions are missing."),
-        (without(sum(biases) + norms // 2), "the biases are missing, of convolutions and norms."),
-    ]  # fmt: skip
-    what = f"the count for {dim} channels, {depth} block{'s' * (depth > 1)} and k = {k}"
-    return Expected(what, total, mistakes, "Count one ConvMod, then one MLP (with its 3×3), times the blocks, then the "
-        "downsampling.")  # fmt: skip
+    mistakes = {
+        "blocks alone": depth * block,
+        "one block": block + down,
+        "a downsampling for each block": depth * (block + down),
+        "no norm in the downsampling": total - down + conv,
+        "dim too many": total + dim,
+        "2 dim too many": total + 2 * dim,
+        "downsampling of all channels": tuple(total + more for more in (conv, 3 * conv, down, 3 * conv + dim)),
+        "1×1 downsampling": total - conv + conv // 4,
+        "no layer norms": without(norms),
+        "one layer norm": without(_count(mlp.norm)),
+        "no MLP": without(_count(mlp)),
+        "no ConvMod": without(_count(convmod)),
+        "no 3×3": without(_count(mlp.pos)),
+        "3 for 3×3": without(6 * 2 * dim),
+        "3×3 not widened": without(_count(mlp.pos) // 2),
+        "no k×k": without(_count(convmod.a[2])),
+        "two 1×1": without(_count(convmod.a[0])),
+        "no biases": without(sum(biases)),
+        "no biases of norms": without(sum(biases) + norms // 2),
+    }
+    return Expected(f"the count for {dim} channels, {depth} block{'s' * (depth > 1)} and k = {k}", total, mistakes)
 
 
 def _count(module: nn.Module) -> int:
@@ -192,7 +170,7 @@ def _count(module: nn.Module) -> int:
 
 
 def block_inputs() -> Iterator[list]:
-    """x and the parts of a block; first at inference, then in training, where branches drop."""
+    """x, ConvMod, MLP, their scales and drop path; first at inference, then in training, where branches drop."""
     with torch.random.fork_rng(devices=[]):
         theirs = Block(6, Conv2FormerConfig(kernel_size=3, layer_scale=0.5), drop_path=0.5).requires_grad_(False)
     draw = torch.Generator().manual_seed(8)
@@ -210,49 +188,43 @@ def _ask_block(answer: Callable[..., Any], *inputs: Any) -> Any:
         return answer(*inputs)
 
 
+def _step(x: Tensor, *branch: Callable[[Tensor], Tensor]) -> Tensor:
+    """x plus a branch of x, whose layers are these."""
+    made = x
+    for layer in branch:
+        made = layer(made)
+    return x + made
+
+
 @exercise("03.4", "Assemble a block", "medium", 8)
-@task(block_inputs, "the same as the library's block, in use and in training.", ask=_ask_block)
-def block(
-    x: Tensor, convmod: nn.Module, mlp: nn.Module, scale1: nn.Module, scale2: nn.Module, drop: nn.Module
-) -> Expected:
-    c, m, s, t, d = convmod, mlp, scale1, scale2, drop
-    one, two = x + s(c(x)), x + t(m(x))  # after one step only, ConvMod's or the MLP's
-
-    def drawn(once: Callable[[], Tensor]) -> Tensor:
-        return _ask_block(lambda *parts: once())
-
-    def then(x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
-        return x + branch(x)
-
-    right = drawn(lambda: then(then(x, lambda z: d(s(c(z)))), lambda z: d(t(m(z)))))
-    if not drop.training:
-        return Expected("the output at inference", right, [
-            (one + two - x, "the two branches stand side by side, both fed with x. The MLP works on what ConvMod's "
-             "step has made."),
-            (then(s(c(x)), lambda z: t(m(z))), "x does not pass ConvMod by: the first residual connection is missing."),
-            (t(m(one)), "the second residual connection is missing."),
-            (t(m(s(c(x)))), "there is no residual connection: each step ADDS to what it was given."),
-            (x + t(m(s(c(x)))), "one residual connection around both; each branch has its own."),
-            (x + t(m(one)), "the second sum begins with the x from before ConvMod's step."),
-            (two + s(c(two)), "the MLP comes first here; a block begins with ConvMod."),
-            (then(x + t(c(x)), lambda z: s(m(z))), "the two scales are exchanged."),
-            (then(x + c(x), m), "the layer scales are not used."),
-            (one + s(m(one)), "scale1 is used twice, scale2 never."),
-            (t(then(s(x + c(x)), m)), "the scale takes hold of the sum; it belongs on the branch alone, or x itself is "
-             "scaled."),
-            (then(x + c(s(x)), lambda z: m(t(z))), "the scale stands before the branch, where the norm undoes much of "
-             "it; it belongs after."),
-            (one, "the MLP's step is missing."),
-            (two, "ConvMod's step is missing."),
-        ], "Two steps of one form: x becomes x plus a branch of x.")  # fmt: skip
-    return Expected("the output in training, where branches drop,", right, [
-        (one + t(m(one)), "nothing is ever dropped: drop is not used."),
-        (drawn(lambda: d(then(d(one), lambda z: t(m(z))))), "drop takes hold of the sum, so a dropped image loses x as "
-         "well: nothing is left of it. Only the branch may drop."),
-        (drawn(lambda: then(x + d(s(c(x))), lambda z: t(m(z)))), "the MLP's branch never drops."),
-        (drawn(lambda: one + d(t(m(one)))), "ConvMod's branch never drops."),
-        (drawn(lambda: d(one + t(m(one)))), "drop takes hold of the whole block, x included. Only a branch may drop."),
-        (drawn(lambda: then(x + s(c(d(x))), lambda z: t(m(d(z))))), "drop stands before the branch; a ConvMod of zeros "
-         "is not zero (think of the biases). Drop what comes out."),
-    ], "At inference it is right. Where does drop stand? It should see each scaled branch once, ConvMod's "
-        "first.")  # fmt: skip
+@task(block_inputs, SAY["block"], ask=_ask_block)
+def block(x: Tensor, c: nn.Module, m: nn.Module, s: nn.Module, t: nn.Module, d: nn.Module) -> Expected:
+    one, two = _step(x, c, s), _step(x, m, t)  # after one step only, ConvMod's or the MLP's
+    right = _ask_block(lambda: _step(_step(x, c, s, d), m, t, d))
+    if d.training:
+        mistakes = {
+            "nothing dropped": _step(one, m, t),
+            "sums dropped": _ask_block(lambda: d(_step(d(one), m, t))),
+            "MLP never dropped": _ask_block(lambda: _step(_step(x, c, s, d), m, t)),
+            "ConvMod never dropped": _ask_block(lambda: _step(one, m, t, d)),
+            "block dropped": _ask_block(lambda: d(_step(one, m, t))),
+            "dropped before the branch": _ask_block(lambda: _step(_step(x, d, c, s), d, m, t)),
+        }
+        return Expected("the output in training, where branches drop,", right, mistakes, "in training")
+    mistakes = {
+        "side by side": one + two - x,
+        "no first residual": _step(s(c(x)), m, t),
+        "no second residual": t(m(one)),
+        "no residual": t(m(s(c(x)))),
+        "one residual": _step(x, c, s, m, t),
+        "second sum from x": x + t(m(one)),
+        "MLP first": _step(two, c, s),
+        "scales exchanged": _step(_step(x, c, t), m, s),
+        "no scales": _step(_step(x, c), m),
+        "scale1 twice": _step(one, m, s),
+        "sums scaled": t(_step(s(_step(x, c)), m)),
+        "scaled before the branch": _step(_step(x, s, c), t, m),
+        "no MLP": one,
+        "no ConvMod": two,
+    }
+    return Expected("the output at inference", right, mistakes)

@@ -1,4 +1,4 @@
-"""Checks of notebook 04, on data and augmentation."""
+"""The exercises of notebook 04, on data: flips, shifts, what happened to images, soft labels, CutMix."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,9 +9,19 @@ from torch import Tensor
 
 from c2f.training.sources.photographs import load_photographs
 from c2f_course.figures.notebook_04 import LETTERS, RIDDLE, riddle_images, riddle_row
-from c2f_course.tasks.exercise import Blank, Expected, Hint, exercise, expect_tensor, expect_untouched, hint_if, task
+from c2f_course.tasks.exercise import (
+    Blank,
+    Expected,
+    exercise,
+    expect_tensor,
+    expect_untouched,
+    hint_if,
+    sentences,
+    task,
+)
 from c2f_course.tasks.training import cross_entropy
 
+SAY = sentences(__name__)
 SIDE = 8
 
 
@@ -19,41 +29,13 @@ def _images(count: int, seed: int = 4) -> Tensor:
     return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), atol=1e-6)
-
-
-SIGNS = {
-    "flip": "a flip moves every pixel to the other side of the same row, and nothing is lost or black",
-    "rotation": "a rotation leaves slanted black corners with jagged edges",
-    "shift": "a shift keeps everything upright, and the border repeats what is beside it as in a mirror",
-    "erasing": "erasing leaves one upright black rectangle, and everything else in its place",
-    "MixUp": "MixUp shows two images through each other, everywhere",
-    "CutMix": "CutMix shows two images side by side: an upright rectangle of one of them, with sharp edges",
-}
-
-
-@exercise("04.2", "What happened to these images?", "easy", 4)
-def which(answer: dict[str, str]) -> str:
-    if not isinstance(answer, dict) or set(answer) != set(LETTERS):
-        raise Hint(f"give a dictionary with a name for each of the letters {', '.join(LETTERS)}.")
-    if all(name is ... or name is None for name in answer.values()):
-        raise Blank
-    photographs = load_photographs().images
-    for letter, shown in riddle_images(photographs).items():
-        name = answer[letter]
-        hint_if(name is ... or name is None, f"{letter} has no name yet.")
-        if name not in RIDDLE:
-            raise Hint(f"{letter}: there is no {name!r} among them; the six are {', '.join(RIDDLE)}.")
-        if not torch.equal(shown, riddle_row(name, photographs)):
-            raise Hint(f"{letter} is something else: {SIGNS[name]}. Is that so in column {letter}?")
-    return "each leaves its own traces: black corners, mirrored borders, straight edges, or none at all."
+# ---- Flips
 
 
 @exercise("04.1", "Flip half of a batch", "easy", 6)
 def flip_some(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> str:
-    images = _images(256)
-    before = images.clone()
+    say, images = SAY["flip_some"], _images(256)
+    before, right = images.clone(), images.flip(-1)
 
     def run(probability: float, seed: int = 0) -> Tensor:
         flipped = answer(images, probability, torch.Generator().manual_seed(seed))
@@ -61,35 +43,44 @@ def flip_some(answer: Callable[[Tensor, float, torch.Generator], Tensor]) -> str
         expect_untouched(images, before, "the batch")
         return flipped
 
-    def mirrored(probability: float, seed: int) -> Tensor:
-        return torch.isclose(run(probability, seed), images.flip(-1)).flatten(1).all(1)
+    def same(a: Tensor, b: Tensor) -> Tensor:
+        """Of each image, whether it is that of another batch: (N,)."""
+        return torch.isclose(a, b).flatten(1).all(1)
 
-    sideways = "it is the last dimension of (N, 3, H, W) that runs sideways."
-    Expected("the batch with probability 1", images.flip(-1), [
-        (images.flip(-2), "with probability 1 every image stands on its head: which dimension of (N, 3, H, W) runs "
-         "sideways?"),
-        *((images.flip(axis), f"images or colours changed places; {sideways}") for axis in (0, 1)),
-        (images, "with probability 1 every image should be mirrored, and none is. What is a random number < 1?"),
-    ], sideways).compare(run(1.0))  # fmt: skip
-    hint_if(not _same(run(0.0), images), "with probability 0 no image should change. Compare the random numbers with "
-        "`probability`.")  # fmt: skip
-    flipped = mirrored(0.5, 1)
-    kept, share = torch.isclose(run(0.5, 1), images).flatten(1).all(1), flipped.float().mean().item()
-    again, other, few = mirrored(0.5, 1), mirrored(0.5, 2), mirrored(0.1, 3).float().mean().item()
-    for wrong, hint in (
-        (not (flipped | kept).all() and torch.equal(flipped, again), "some images are neither mirrored nor as they "
-         "were, but a mixture of both. One coin an image, please, not one a pixel or a row: what shape must the choice "
-         "have to fit (N, 3, H, W)?"),
-        (share in (0.0, 1.0), "the whole batch shares one coin: all images or none. Draw N numbers, one for each "
-         "image."),
-        (torch.equal(flipped, other) and torch.equal(flipped, again), "the same images are mirrored whatever the "
-         "generator: chance should decide which ones."),
-        (not torch.equal(flipped, again), "two runs with generators of the same seed mirror different images: hand the "
-         "generator to `torch.rand`."),
-        (few > 0.3, f"with probability 0.1, {few:.0%} of the images are mirrored: about 10 % should be."),
-    ):  # fmt: skip
-        hint_if(wrong, hint)
-    return f"{share:.0%} of 256 images were mirrored, each by its own coin."
+    mistakes = {"upside down": images.flip(-2), "another axis": (images.flip(0), images.flip(1)), "none": images}
+    Expected("the batch with probability 1", right, mistakes, says=say).compare(run(1.0))
+    hint_if(not same(run(0.0), images).all(), say["probability 0"])
+    made, again, other, few = run(0.5, 1), run(0.5, 1), run(0.5, 2), same(run(0.1, 3), right).float().mean().item()
+    flipped, repeated = same(made, right), torch.equal(same(made, right), same(again, right))
+    share = flipped.float().mean().item()
+    for name, wrong in {
+        "mixture": not (flipped | same(made, images)).all() and repeated,
+        "one coin": share in (0.0, 1.0),
+        "no chance": repeated and torch.equal(flipped, same(other, right)),
+        "generator not used": not repeated,
+        "probability not used": few > 0.3,
+    }.items():
+        hint_if(wrong, say[name].format(few=few))
+    return say["praise"].format(share=share)
+
+
+# ---- A riddle
+
+
+@exercise("04.2", "What happened to these images?", "easy", 4)
+def which(answer: dict[str, str]) -> str:
+    say = SAY["which"]
+    hint_if(not isinstance(answer, dict) or set(answer) != set(LETTERS), say["no dictionary"])
+    if all(name is ... or name is None for name in answer.values()):
+        raise Blank
+    photographs = load_photographs().images
+    for letter, shown in riddle_images(photographs).items():
+        name = answer[letter]
+        hint_if(name is ... or name is None, say["no name"].format(letter=letter))
+        hint_if(name not in RIDDLE, say["unknown name"].format(letter=letter, name=name, names=", ".join(RIDDLE)))
+        wrong = not torch.equal(shown, riddle_row(name, photographs))
+        hint_if(wrong, say["something else"].format(letter=letter, sign=SAY["signs"][name]))
+    return say["praise"]
 
 
 # ---- Shifts
@@ -108,47 +99,28 @@ def _moved(image: Tensor, down: int, right: int, fill: str = "reflect") -> Tenso
     return padded[:, 3 - down :, 3 - right :][:, :SIDE, :SIDE]
 
 
+SHIFTS = [(_images(1)[0], *by) for by in ((0, 0), (2, 1), (-3, 0), (0, 3), (3, -3), (-1, -2))]
+
+
 @exercise("04.3", "Shift by reflection", "medium", 8)
-@task(
-    [(_images(1)[0], *by) for by in ((0, 0), (2, 1), (-3, 0), (0, 3), (3, -3), (-1, -2))],
-    "moved either way, and the borders look like a picture, not like a black frame.",
-    errors={
-        "padding": "F.pad cannot reflect like that. It wants [left, right, top, bottom], each smaller than the image."
-    },
-)
+@task(SHIFTS, SAY["shift"], errors={"padding": "reflected too far"})
 def shift(image: Tensor, down: int, right: int) -> Expected:
-    ways = [
-        (-down, -right, "it moved up and left: for the picture to go down, the window must go up."),
-        (right, down, "down and right are exchanged: down is along the rows, dimension 1 of (3, H, W)."),
-        (-right, -down, "down and right are exchanged, and both go the wrong way."),
-        (down, -right, "down is right, but right went left: the window moves against the picture."),
-        (-down, right, "right is right, but down went up: the window moves against the picture."),
-    ]
-    if (down, right) != (2, 1):
-        ways = [(a, b, f"moved by ({down}, {right}) it went another way. Try negative shifts too.") for a, b, _ in ways]
-    borders = {
-        "circular": "what left at the bottom came in again at the top: that is what `roll` does. Reflect instead.",
-        "constant": 'what became free is black. `F.pad(…, mode="reflect")` fills it with the mirror image.',
-        "replicate": "the outermost row is repeated. Reflection goes back into the image: rows 2, 1, then 0.",
-        "symmetric": "the outermost row comes twice. Reflection does not repeat it: rows 2, 1, then 0.",
+    ways = {
+        "up and left": (-down, -right),
+        "exchanged": (right, down),
+        "exchanged, the wrong way": (-right, -down),
+        "left": (down, -right),
+        "up": (-down, right),
     }
-    mistakes = [
-        *((_moved(image, a, b, fill), hint) for a, b, hint in ways for fill in FILLS),
-        *((_moved(image, down, right, fill), hint) for fill, hint in borders.items()),
-    ]
-    size = (
-        lambda made: isinstance(made, Tensor) and made.shape[:1] == (3,) and made.shape != image.shape,
-        f"a shifted image has the size of the image, {SIDE}×{SIDE}; yours has {{shape}}. Pad all four sides alike, and "
-        "cut out a window of as many rows and columns as the image has.",
-    )
-    otherwise = (
-        f"What was in row 0, column 0 should be {abs(down)} further {'down' if down >= 0 else 'up'} and {abs(right)} "
-        f"further {'right' if right >= 0 else 'left'}, and nothing of it where it was."
-    )
-    if down == right == 0:
-        otherwise = "A shift by 0 and 0 should change nothing: where must the window begin if it has not moved?"
-    return Expected(f"the image moved by ({down}, "
-        f"{right})", _moved(image, down, right), mistakes, otherwise, signs=[size])  # fmt: skip
+    moved = {name: tuple(_moved(image, *by, fill) for fill in FILLS) for name, by in ways.items()}
+    mistakes = moved if (down, right) == (2, 1) else {"another way": sum(moved.values(), ())}
+    mistakes |= {fill: _moved(image, down, right, fill) for fill in FILLS[1:]}
+    smaller = {"size": lambda made: isinstance(made, Tensor) and made.shape[:1] == (3,) and made.shape != image.shape}
+    facts = {"rows": abs(down), "columns": abs(right), "side": SIDE}
+    facts |= {"vertically": "down" if down >= 0 else "up", "horizontally": "right" if right >= 0 else "left"}
+    otherwise = "otherwise" if down or right else "not moved"
+    what = f"the image moved by ({down}, {right})"
+    return Expected(what, _moved(image, down, right), mistakes, otherwise, signs=smaller, facts=facts)
 
 
 # ---- Soft labels
@@ -163,7 +135,7 @@ def soft_inputs() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 @exercise("04.4", "Cross-entropy with soft labels", "medium", 6)
-@task(soft_inputs, "F.cross_entropy says the same. A hard label is the case where one share is 1.")
+@task(soft_inputs, SAY["soft_cross_entropy"])
 def soft_cross_entropy(scores: Tensor, targets: Tensor) -> Expected:
     return replace(cross_entropy(scores, targets, 0.0), learns={"scores": "the scores"})
 
@@ -176,11 +148,7 @@ LABELS = (torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
 
 
 @exercise("04.5", "CutMix, with the label from the true area", "hard", 10)
-@task(
-    [(*_images(2, seed=6), *LABELS, box) for box in BOXES],
-    "the label says what is to be seen, even where the box hangs over the edge.",
-    wants=(tuple, "give back two things: the mixed image and its label."),
-)
+@task([(*_images(2, seed=6), *LABELS, box) for box in BOXES], SAY["cutmix"])
 def cutmix(
     image: Tensor, other: Tensor, one: Tensor, two: Tensor, box: tuple[int, int, int, int]
 ) -> dict[str, Expected]:
@@ -188,32 +156,23 @@ def cutmix(
     inside = torch.zeros(SIDE, SIDE, dtype=torch.bool)
     inside[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = True
     counted, nominal = int(inside.sum()), height * width
+    beyond, right = counted < nominal, torch.where(inside, other, image)
 
     def label(share: float) -> Tensor:
         return (1 - share) * one + share * two
 
-    places = (
-        "The rectangle is not where it should be. With top 2, left 1, height 3, width 6, rows 2 to 4 and columns 1 to "
-        "6 are the other image's, at the same place."
-    )
-    nothing = "the image has not changed: where is the other image's rectangle?"
-    if counted < nominal:
-        places = nothing = (
-            f"The box {box} reaches beyond the image, and what is pasted is not the part that lies on it. A negative "
-            "start or stop counts from the end in Python: cut both off at 0 and at the image's size first."
-        )
+    images = {
+        "inside out": torch.where(inside, image, other),
+        "on its side": torch.where(inside.T, other, image),
+        "beyond the image" if beyond else "unchanged": image,
+    }
+    labels = {
+        "the image's own": one,
+        "shares exchanged": label(1 - counted / SIDE**2),
+        "whole box": label(nominal / SIDE**2),
+    }
+    facts = {"counted": counted, "nominal": nominal}
     return {
-        "image": Expected("the mixed image", torch.where(inside, other, image), [
-            (torch.where(inside, image, other), "the box shows the image itself and all around is the other one: the "
-             "box is what comes from the other image."),
-            (torch.where(inside.T, other, image), "the box lies on its side: top and height go with rows, dimension "
-             "1."),
-            (image, nothing),
-        ], places),
-        "label": Expected("the label", label(counted / SIDE**2), [
-            (one, "the label is still the image's own, although part of the image is now something else."),
-            (label(1 - counted / SIDE**2), "the shares are exchanged: the box is the other image's part."),
-            (label(nominal / SIDE**2), f"the box {box} has {nominal} pixels, but only {counted} of them lie on the "
-             "image. The label should say what is to be seen: count those."),
-        ], f"The box has {counted} of {SIDE**2} pixels."),
-    }  # fmt: skip
+        "image": Expected("the mixed image", right, images, "beyond the image" if beyond else "otherwise"),
+        "label": Expected("the label", label(counted / SIDE**2), labels, facts=facts),
+    }

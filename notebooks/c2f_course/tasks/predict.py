@@ -24,25 +24,21 @@ class Prediction:
         self.question, self.options, self.unit = question, options, unit
         if options:
             # Not radio buttons: the arrow keys that these need go from cell to cell in JupyterLab.
-            self._answer = ipywidgets.ToggleButtons(options=options, value=None, style={"button_width": "auto"})
+            self.widget = ipywidgets.ToggleButtons(options=options, value=None, style={"button_width": "auto"})
         else:
-            self._answer = ipywidgets.Text(placeholder="your number", description=unit, continuous_update=False)
-        self._answer.add_class("c2f-predict")
+            self.widget = ipywidgets.Text(placeholder="your number", description=unit, continuous_update=False)
+        self.widget.add_class("c2f-predict")
 
     @property
     def answer(self) -> str | float | None:
         """What was predicted: an option, a number, or None."""
         if self.options:
-            return self._answer.value
+            return self.widget.value
         try:
-            number = float(self._answer.value.replace(",", "."))
+            number = float(self.widget.value.replace(",", "."))
         except ValueError:
             return None
         return number if math.isfinite(number) else None
-
-    @answer.setter
-    def answer(self, value: str | float | None) -> None:
-        self._answer.value = value if self.options else ("" if value is None else str(value))
 
     def reveal(self, truth: str | float, because: str = "") -> "Revealed":
         """What was predicted beside what is so, and why. Raises ValueError for a truth that was no option."""
@@ -67,7 +63,7 @@ class Prediction:
         # A viewer that runs nothing shows the question and its options; Lab shows the widget in place of the list.
         display({"text/html": asked, "text/plain": f"Predict. {self.question}"}, raw=True)
         bundle: dict[str, Any] = {"text/html": f"<ul>{listed}</ul>", "text/plain": text}
-        view = self._answer._repr_mimebundle_()
+        view = self.widget._repr_mimebundle_()
         bundle.update({kind: value for kind, value in view.items() if "widget" in kind})
         display(bundle, raw=True)
 

@@ -88,63 +88,51 @@ def ask_rates(answer: Callable[..., Any], rate_of: Callable[[int], tuple], steps
 def rates(per_epoch: int, epochs: int, warmup_epochs: int, peak: float, floor: float) -> Expected:
     """The rate of each step of a training: up along a line to the peak, then down along half a cosine to the floor."""
     total, warmup, height = epochs * per_epoch, warmup_epochs * per_epoch, peak - floor
+    s = torch.arange(total, dtype=torch.float64)
+    t = (s - warmup) / (total - warmup)
+    half = (1 + torch.cos(math.pi * t)) / 2
 
-    def half(t: float, turn: float = math.pi) -> float:
-        return (1 + math.cos(turn * t)) / 2
+    def down(t: Tensor, turn: float = math.pi) -> Tensor:
+        return floor + height * (1 + torch.cos(turn * t)) / 2
 
-    def curve(
-        rise: Callable[[int], float] = lambda s: peak * (s + 1) / warmup,
-        fall: Callable[[float], float] = lambda t: floor + height * half(t),
-        time: Callable[[int], float] = lambda s: (s - warmup) / (total - warmup),
-        rising: int = warmup,
-    ) -> Tensor:
-        """A schedule with one part of it another one."""
-        values = [rise(s) if s < rising else fall(time(s)) for s in range(total)]
-        return torch.tensor(values, dtype=torch.float64)
+    up, arc = peak * (s + 1) / warmup, down(t)
 
-    def turning(turn: float) -> Tensor:
-        return curve(fall=lambda t: floor + height * half(t, turn))
+    def curve(rise: Tensor = up, fall: Tensor = arc, rising: int = warmup) -> Tensor:
+        return torch.where(s < rising, rise, fall)
 
-    def by_epoch(s: int) -> float:
-        return (s // per_epoch - warmup_epochs) / (epochs - warmup_epochs)
-
-    right, short = curve(), warmup_epochs  # the warm-up taken to be so many steps
+    right = curve()
     mistakes: dict[str, Any] = {
-        "first rate 0": curve(lambda s: peak * s / warmup),
-        "peak not reached": curve(lambda s: peak * (s + 1) / (warmup + 1)),
-        "no warm-up": curve(lambda s: peak),
-        "no warm-up, cosine at once": curve(time=lambda s: s / total, rising=0),
-        "cosine from step 0": curve(time=lambda s: s / total),
-        "cosine over all steps": curve(time=lambda s: (s - warmup) / total),
-        "floor one step early": curve(time=lambda s: (s - warmup) / max(1, total - warmup - 1)),
-        "cosine one step early": curve(time=lambda s: (s + 1 - warmup) / (total - warmup)),
-        "degrees": (turning(180), turning(math.pi / 180)),
-        "whole period": turning(2 * math.pi),
-        "quarter of a period": curve(fall=lambda t: floor + height * math.cos(math.pi * t / 2)),
-        "half-way": turning(math.pi / 2),
-        "line": curve(fall=lambda t: peak - height * t),
-        "below zero": curve(fall=lambda t: floor + height * math.cos(math.pi * t)),
-        "upside down": curve(fall=lambda t: floor + height * (1 - half(t))),
+        "first rate 0": curve(peak * s / warmup),
+        "peak not reached": curve(peak * (s + 1) / (warmup + 1)),
+        "no warm-up": curve(torch.full_like(s, peak)),
+        "no warm-up, cosine at once": down(s / total),
+        "cosine from step 0": curve(fall=down(s / total)),
+        "cosine over all steps": curve(fall=down((s - warmup) / total)),
+        "floor one step early": curve(fall=down((s - warmup) / max(1, total - warmup - 1))),
+        "cosine one step early": curve(fall=down((s + 1 - warmup) / (total - warmup))),
+        "degrees": (curve(fall=down(t, 180)), curve(fall=down(t, math.pi / 180))),
+        "whole period": curve(fall=down(t, 2 * math.pi)),
+        "quarter of a period": curve(fall=floor + height * torch.cos(math.pi * t / 2)),
+        "half-way": curve(fall=down(t, math.pi / 2)),
+        "line": curve(fall=peak - height * t),
+        "below zero": curve(fall=floor + height * torch.cos(math.pi * t)),
+        "upside down": curve(fall=floor + height * (1 - half)),
         "no peak": right / peak,
     }
     if floor:
         mistakes |= {
-            "warm-up from the floor": curve(lambda s: floor + height * (s + 1) / warmup),
-            "warm-up begins at the floor": curve(lambda s: floor + height * s / warmup),
-            "down to 0": curve(fall=lambda t: peak * half(t)),
-            "floor on top": curve(fall=lambda t: floor + peak * half(t)),
-            "cut off at the floor": curve(fall=lambda t: max(floor, peak * half(t))),
+            "warm-up from the floor": curve(floor + height * (s + 1) / warmup),
+            "warm-up begins at the floor": curve(floor + height * s / warmup),
+            "down to 0": curve(fall=peak * half),
+            "floor on top": curve(fall=floor + peak * half),
+            "cut off at the floor": curve(fall=(peak * half).clamp(min=floor)),
         }
     if per_epoch > 1:
+        epoch, short = s // per_epoch, warmup_epochs  # the warm-up taken to be so many steps
+        fall = down((epoch - warmup_epochs) / (epochs - warmup_epochs))
         mistakes |= {
-            "epochs taken for steps": curve(
-                lambda s: peak * (s + 1) / short, time=lambda s: (s - short) / (total - short), rising=short
-            ),
-            "by epochs": (
-                curve(lambda s: peak * (s // per_epoch + 1) / short, time=by_epoch),
-                curve(lambda s: peak * (s // per_epoch) / short, time=by_epoch),
-                curve(time=by_epoch),
-            ),
+            "epochs taken for steps": curve(peak * (s + 1) / short, down((s - short) / (total - short)), short),
+            "by epochs": (curve(peak * (epoch + 1) / short, fall), curve(peak * epoch / short, fall), curve(fall=fall)),
         }
     facts = {"total": total, "warmup": warmup, "last": warmup - 1, "peak": peak, "floor": floor}
     return _line("the line of all rates", right, mistakes, SAY["rates"], facts)
@@ -185,12 +173,10 @@ def training(plan: dict) -> tuple[nn.Module, torch.optim.Optimizer, list[tuple[T
         x = torch.randn(size, 3, 2, 2, generator=draw, dtype=torch.float64)
         batches.append((x, torch.randint(0, 4, (size,), generator=draw)))
     groups = [{"params": parameters[:4]}, {"params": parameters[4:]}] if plan["groups"] == 2 else parameters
-    if plan["optimizer"] == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.9, momentum=0.9, weight_decay=0.01)
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=0.9, weight_decay=0.05)
-    first = 0.3 if plan["optimizer"] == "sgd" else 0.05
-    return model, optimizer, batches, lambda step: first * 0.8 ** (step % 50)
+    sgd = plan["optimizer"] == "sgd"
+    how = {"momentum": 0.9, "weight_decay": 0.01} if sgd else {"weight_decay": 0.05}
+    optimizer = (torch.optim.SGD if sgd else torch.optim.AdamW)(groups, lr=0.9, **how)
+    return model, optimizer, batches, lambda step: (0.3 if sgd else 0.05) * 0.8 ** (step % 50)
 
 
 def flat(model: nn.Module) -> Tensor:

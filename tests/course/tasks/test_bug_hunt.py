@@ -9,7 +9,7 @@ from c2f import create_model
 from c2f.training.data import load_dataset
 from c2f_course.figures.notebook_05 import Curves
 from c2f_course.tasks.bug_hunt import EVERY, LOOPS, STEPS, batches, guilt, sound_loop, unfold
-from c2f_course.tasks.notebook_05 import SIGNS
+from c2f_course.tasks.notebook_05 import SAY
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_shuffled_labels_leave_the_loss_at_ln_10(curves) -> None:
 def test_a_second_softmax_keeps_the_loss_above_its_floor(curves) -> None:
     seen = curves["softmax before cross-entropy"]
     assert math.log(math.e + 9) - 1 < end(seen.losses) < 2.0 and seen.accuracies[-1] > 0.7
-    assert "1.46" in SIGNS["softmax before cross-entropy"]
+    assert "1.46" in SAY["signs"]["softmax before cross-entropy"]
 
 
 def test_unnormalised_evaluation_leaves_the_training_as_it_is(curves) -> None:

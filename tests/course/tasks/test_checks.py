@@ -344,11 +344,6 @@ def only_matrices(average, model, decay):
 
 
 EMA = {
-    "swapped": (ema(lambda a, w, d: (1 - d) * a + d * w), "swapped"),
-    "mean": (ema(lambda a, w, d: (a + w) / 2), "plain mean"),
-    "grows": (ema(lambda a, w, d: a + (1 - d) * w), "keep all of the old average"),
-    "new in full": (ema(lambda a, w, d: d * a + w), "count in full"),
-    "copy": (ema(lambda a, w, d: w), "latest weights"),
     "rebinds": (rebinds, "has not moved"),
     "with gradients": (ema(lambda a, w, d: d * a + (1 - d) * w, decorate=torch.enable_grad), "torch.no_grad()"),
     "writes the model": (writes_the_model, "being trained has changed"),
@@ -407,7 +402,7 @@ HOLDING = {letter for letter, claim in notebook_08.CLAIMS.items() if claim.holds
 
 
 def other_name(wrong: str) -> tuple[Any, str]:
-    return NAMED | {next(a for a in LETTERS if NAMED[a] != wrong): wrong}, notebook_04.SIGNS[wrong]
+    return NAMED | {next(a for a in LETTERS if NAMED[a] != wrong): wrong}, notebook_04.SAY["signs"][wrong]
 
 
 def of_list(seconds: list[float], batch: int, change: Any = None) -> tuple[float, ...]:
@@ -418,10 +413,6 @@ def of_list(seconds: list[float], batch: int, change: Any = None) -> tuple[float
 
 
 TABLES: dict[Any, dict[str, tuple[Any, str]]] = {
-    notebook_00.terms_in_the_corner: {
-        "all": (121, "in the middle"), "a corner": (25, "own row and column"), "half": (61, "a corner cuts it twice"),
-        "other": (30, "Which of the window"), "a string": ("36", "should be a number"),
-    },
     notebook_00.window_by_hand: {"too small": (lambda u, k: u[3:13, 3:13], "has shape (10, 10)")},
     notebook_01.multiply_adds: {"a tuple": (lambda side, c, k: (1, 2, 3), "a dictionary with the keys")},
     notebook_02.convmod: BLIND,
@@ -445,7 +436,7 @@ TABLES: dict[Any, dict[str, tuple[Any, str]]] = {
     notebook_05.one_step: STEP,
     notebook_05.ema_update: EMA,
     notebook_05.bug_hunt: {
-        **{f"{name} {suspect}": ({**HUNTED, name: suspect}, notebook_05.SIGNS[suspect])
+        **{f"{name} {suspect}": ({**HUNTED, name: suspect}, notebook_05.SAY["signs"][suspect])
            for name in "ABCD" for suspect in SUSPECTS if suspect != HUNTED[name]},
         "one": ({"A": HUNTED["A"]}, "1 of 4 right, and all that you named"),
         "no such curve": ({"E": SUSPECTS[0]}, "no curve 'E'"),

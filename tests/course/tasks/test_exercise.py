@@ -99,11 +99,21 @@ def test_a_tensor_is_detached_and_its_shape_is_checked() -> None:
         expect_close(4, 3.0, "it")
 
 
+SAYS = {
+    "praise": "twice as much.",
+    "not twice": "not 2 x.",
+    "divided": "by zero.",
+    "one": "only one, of shape {shape}.",
+    "not torch": "use torch.",
+    "otherwise": "Double.",
+}
+
+
 @exercise("00.2", "Double it again", "easy", 2)
-@task([(torch.tensor([1.0, 2.0]),)], "twice as much.", errors={"no_such_thing": "use torch."})
+@task([(torch.tensor([1.0, 2.0]),)], SAYS, errors={"no_such_thing": "not torch"})
 def doubled(x) -> Expected:
-    mistakes = [((3 * x, x + 1), "not 2 x."), (x / 0, "by zero."), (x[:1], "only one, of shape {shape}.")]
-    return Expected("the double", 2 * x, mistakes, "Double.", learns={"x": "x"})
+    mistakes = {"not twice": (3 * x, x + 1), "divided": x / 0, "one": x[:1]}
+    return Expected("the double", 2 * x, mistakes, learns={"x": "x"})
 
 
 WRONG = {

@@ -10,9 +10,9 @@ pytest.importorskip("ipywidgets", reason="widgets are of the lab extra: pip inst
 def test_a_choice_is_compared() -> None:
     guess = Prediction("Which?", "this", "that")
     assert guess.reveal("that", "Because.") == "You made no prediction. It is: that. Because."
-    guess.answer = "this"
+    guess.widget.value = "this"
     assert guess.reveal("that") == "You said “this”. It is: that."
-    guess.answer = "that"
+    guess.widget.value = "that"
     assert guess.reveal("that") == "As you predicted: that."
 
 
@@ -30,7 +30,7 @@ def test_a_choice_is_compared() -> None:
 )
 def test_a_number_is_compared(said: str | None, told: str) -> None:
     guess = Prediction("How many?", unit="terms")
-    guess.answer = said
+    guess.widget.value = said or ""
     assert guess.reveal(121) == told
 
 

@@ -20,6 +20,7 @@ from c2f_course.tasks import (
     assignment_2,
     assignment_3,
     layers,
+    notebook_00,
     notebook_03,
     notebook_05,
     notebook_08,
@@ -98,15 +99,30 @@ def interval(result: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
+def averaged(result: Callable[..., Any]) -> Callable[..., Any]:
+    """The answer updates a model in place; the function gives its numbers."""
+
+    def answer(average: nn.Module, model: nn.Module, decay: float) -> Any:
+        made = result(average, model, decay)
+        if not isinstance(made, torch.Tensor):
+            return made
+        nn.utils.vector_to_parameters(made.float(), average.parameters())
+        return average
+
+    return answer
+
+
 # How an answer comes of a function of the task's inputs, where it is asked otherwise.
 ANSWERS = {
     layers.convmod.expected: class_of(ConvMod),
     assignment_1.block.check.expected: class_of(PlainBlock),
     assignment_2.rate_at.check.expected: lambda result: rate_of(result, True),
     notebook_05.schedule.check.expected: rate_of,
+    notebook_05.ema_update.check.expected: averaged,
     notebook_08.reached.expected: seconds_to,
     notebook_09.interval.check.expected: interval,
     notebook_03.layer_scale.check.expected: class_of(LayerScale),
+    notebook_00.terms_in_the_corner.check.expected: lambda result: result(),
 }
 
 
@@ -216,7 +232,7 @@ def test_the_tasks_are_found() -> None:
 @pytest.mark.parametrize("path", sorted(HINTS.glob("*.toml")), ids=lambda path: path.stem)
 def test_each_sentence_is_one_that_a_check_says(path: Path) -> None:
     """A hint whose mistake has gone, or has another name, would never be seen."""
-    code = "".join(module.read_text(encoding="utf-8") for module in HINTS.parent.glob("*.py"))
+    code = "".join(module.read_text(encoding="utf-8") for module in HINTS.parents[1].rglob("*.py"))
 
     def names(table: dict[str, Any]) -> set[str]:
         return {*table, *(name for value in table.values() if isinstance(value, dict) for name in names(value))}
