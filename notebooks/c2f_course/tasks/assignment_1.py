@@ -13,13 +13,13 @@ from c2f_course.tasks import layers
 from c2f_course.tasks.exercise import Expected, sentences, task
 
 SAY = sentences(__name__)
-NORMS, CONVS, OURS = (SAY["without"][kind] for kind in ("norms", "convolutions", "ours"))
+OURS = SAY["without"]["ours"]
+NORMS, CONVS = (SAY["without"][kind] + OURS for kind in ("norms", "convolutions"))
 """What an answer may not use."""
 
-
-layer_norm = question(
-    "1.1", "A layer norm over channels", "easy", 10, points=3, answers="layer_norm", without=NORMS + OURS
-)(layers.layer_norm)
+layer_norm = question("1.1", "A layer norm over channels", "easy", 10, points=3, answers="layer_norm", without=NORMS)(
+    layers.layer_norm
+)
 
 
 def depthwise_inputs(
@@ -30,13 +30,7 @@ def depthwise_inputs(
 
 
 @question(
-    "1.2",
-    "A depthwise convolution by shifts and sums",
-    "medium",
-    25,
-    points=6,
-    answers="depthwise",
-    without=CONVS + OURS,
+    "1.2", "A depthwise convolution by shifts and sums", "medium", 25, points=6, answers="depthwise", without=CONVS
 )
 @task(depthwise_inputs, SAY["depthwise"])
 def depthwise(x: Tensor, kernel: Tensor, bias: Tensor) -> Expected:

@@ -110,15 +110,10 @@ def sums(u: Tensor, kernel: Tensor, bias: Tensor, p: tuple[int, int]) -> Expecte
     return Expected(what, total + bias, mistakes, tolerance=5e-5, facts={"terms": k * k})
 
 
-@question(
-    "3.1",
-    "Every term, in every channel",
-    "easy",
-    15,
-    points=3,
-    answers=("window_maps", "modulation_at"),
-    without=("window_map",),
-)
+MAPS = ("window_maps", "modulation_at")
+
+
+@question("3.1", "Every term, in every channel", "easy", 15, points=3, answers=MAPS, without=("window_map",))
 def window_maps(
     window_maps: Callable[..., Tensor],
     modulation_at: Callable[..., Tensor],
@@ -215,15 +210,10 @@ def _lay(kernel: Tensor, position: tuple[int, int], size: tuple[int, int], borde
     return laid.view(-1, height, width)
 
 
-@question(
-    "3.2",
-    "The row and the column of a convolution",
-    "medium",
-    20,
-    points=4,
-    answers=("implied_row", "implied_column"),
-    without=("toeplitz", "implied_attention"),
-)
+MATRIX, WITHOUT = ("implied_row", "implied_column"), ("toeplitz", "implied_attention")
+
+
+@question("3.2", "The row and the column of a convolution", "medium", 20, points=4, answers=MATRIX, without=WITHOUT)
 def implied_attention(
     implied_row: Callable[..., Tensor],
     implied_column: Callable[..., Tensor],
@@ -291,15 +281,10 @@ Area = tuple[tuple[float, ...] | int, float]
 AREAS: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75), (70, 0.6))
 
 
-@question(
-    "3.3",
-    "How far it sees, and how much of it",
-    "hard",
-    25,
-    points=4,
-    answers=("effective_field", "area_holding"),
-    without=("effective_receptive_field",),
-)
+REACH, LIBRARY = ("effective_field", "area_holding"), ("effective_receptive_field",)
+
+
+@question("3.3", "How far it sees, and how much of it", "hard", 25, points=4, answers=REACH, without=LIBRARY)
 def effective_field(
     field: Callable[[nn.Module, Tensor], Tensor],
     area: Callable[[Tensor, float], int],
@@ -372,9 +357,8 @@ def pixels(field: Tensor, share: float) -> Expected:
         "per cent of the area": 100 * right / n,
         "faintest first": reached(sizes.flip(0).cumsum(0)),
         "as they lie": reached(given.cumsum(0)),
-        "above a share of the largest": (
-            int((sizes >= share * sizes[0]).sum()),
-            int((sizes > share * sizes[0]).sum()),
+        "above a share of the largest": tuple(
+            int(above(sizes, share * sizes[0]).sum()) for above in (torch.ge, torch.gt)
         ),
         "more than the share": int((inside <= wanted).sum()) + 1,
         "sum not counted": reached(inside, share),
@@ -466,55 +450,43 @@ def removed(kernels: Tensor, changed: Tensor) -> Expected:
     return Expected("energy_removed", (whole - rest) / whole, mistakes, tolerance=2e-5)
 
 
-def control_of(
-    kernels: Tensor,
-    radius: int,
-    scores: Tensor,
-    *,
-    power: float = 2,
-    spare: bool = True,
-    least: bool = False,
-    early: bool = False,
-    count: bool = False,
-    one_order: bool = False,
-    pooled: bool = False,
-) -> Tensor:
-    """The control, or what comes of it after a mistake: each keyword is one."""
+def control_of(kernels: Tensor, radius: int, scores: Tensor, *slips: str) -> Tensor:
+    """The control, or what comes of it after slips."""
     c, k, _ = kernels.shape
-    middle, outside = k * k // 2, (rings(k) > radius).flatten()
+    middle, outside, least = k * k // 2, (rings(k) > radius).flatten(), "least" in slips
     ranks = scores.double().flatten(1)
-    ranks = (ranks[:1].expand(c, -1) if one_order else ranks).clone()
-    if spare:
+    ranks = (ranks[:1].expand(c, -1) if "one order" in slips else ranks).clone()
+    if "middle" not in slips:
         ranks[:, middle] = torch.inf if least else -torch.inf
     order = ranks.argsort(1, descending=not least)
-    energy = kernels.double().flatten(1).abs() ** power
+    energy = kernels.double().flatten(1).abs() ** (1 if "sizes" in slips else 2)
     target = (energy * outside).sum(1, keepdim=True)
-    target = target.mean().expand_as(target) if pooled else target
+    target = target.mean().expand_as(target) if "pooled" in slips else target
     sorted_ = energy.gather(1, order)
     gone = sorted_.cumsum(1)
-    takes = gone <= target if early else gone - sorted_ < target * (1 - 1e-9)
-    if count:
+    takes = gone <= target if "early" in slips else gone - sorted_ < target * (1 - 1e-9)
+    if "taps" in slips:
         takes = torch.arange(k * k).expand(c, -1) < outside.sum()
-    if spare:
+    if "middle" not in slips:
         takes = takes & (order != middle)
     return kernels.flatten(1).masked_fill(torch.zeros_like(takes).scatter(1, order, takes), 0).view_as(kernels)
 
 
 @task(kernel_inputs, SAY["control"])
 def control(kernels: Tensor, radius: int, scores: Tensor) -> Expected:
-    def slip(**how: Any) -> Tensor:
-        return control_of(kernels, radius, scores, **how)
+    def after(*slips: str) -> Tensor:
+        return control_of(kernels, radius, scores, *slips)
 
-    right, k = slip(), kernels.shape[1]
+    right, k = after(), kernels.shape[1]
     mistakes = {
-        "middle as well": slip(spare=False),
-        "lowest first": (slip(least=True), slip(least=True, spare=False)),
-        "stops early": (slip(early=True), slip(early=True, spare=False)),
-        "taps for energy": slip(count=True),
-        "taps for energy, and the middle": slip(count=True, spare=False),
-        "sizes": slip(power=1),
-        "one order for all": slip(one_order=True),
-        "same energy for all": slip(pooled=True),
+        "middle as well": after("middle"),
+        "lowest first": (after("least"), after("least", "middle")),
+        "stops early": (after("early"), after("early", "middle")),
+        "taps for energy": after("taps"),
+        "taps for energy, and the middle": after("taps", "middle"),
+        "sizes": after("sizes"),
+        "one order for all": after("one order"),
+        "same energy for all": after("pooled"),
         "the crop": kernels * (rings(k) <= radius),
         "what is taken": kernels - right,
         "nothing taken": kernels,

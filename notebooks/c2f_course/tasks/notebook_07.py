@@ -20,9 +20,6 @@ def cut(grid: Tensor, side: int) -> Tensor:
     return torch.cat([band.unfold(1, side, side).transpose(0, 1).flatten(1) for band in grid.split(side)])
 
 
-# ---- 1
-
-
 @exercise("07.1", "Into windows", "easy", 6)
 @task([(torch.randn(8, 12, 3, generator=torch.Generator().manual_seed(7)), 4)], SAY["into_windows"])
 def into_windows(x_hwc: Tensor, side: int) -> Expected:
@@ -52,9 +49,6 @@ def into_windows(x_hwc: Tensor, side: int) -> Expected:
         return isinstance(made, Tensor) and made.ndim in (4, 5) and made.numel() == x.numel()
 
     return Expected("the windows", at(order), mistakes, signs={"axes not joined": has_more_axes})
-
-
-# ---- 2
 
 
 def _visible(height: int, width: int, window: int, shift: int) -> Tensor:
@@ -110,9 +104,6 @@ def window_mask(height: int, width: int, window: int, shift: int) -> Expected:
     return Expected(what, right, mistakes, "second map" if height == width else "otherwise", signs=signs)
 
 
-# ---- 3
-
-
 @exercise("07.3", "Where in the table?", "medium", 8)
 @task([(3,), (4,)], SAY["relative_index"])
 def relative_index(side: int) -> Expected:
@@ -137,9 +128,6 @@ def relative_index(side: int) -> Expected:
         return isinstance(made, Tensor) and made.shape == right.shape and not whole
 
     return Expected(f"the index for side {side}", right, mistakes, signs={"no whole numbers": no_index})
-
-
-# ---- 4
 
 
 @exercise("07.4", "The cost of padding", "medium", 8)
@@ -178,8 +166,6 @@ def attention_cost(height: int, width: int, channels: int, window: int) -> dict[
         "useful": Expected(f"the second {what}", useful, exchanged),
     }
 
-
-# ---- 5
 
 FLAWS = ("training", "luck", "padding", "hardware", "nothing")
 

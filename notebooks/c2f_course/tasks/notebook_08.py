@@ -13,21 +13,9 @@ import torch
 from torch import Tensor
 
 from c2f.training.run import EpochRecord, History
-from c2f_course.tasks.exercise import (
-    Expected,
-    Hint,
-    Says,
-    exercise,
-    expect_filled,
-    expect_number,
-    hint_if,
-    sentences,
-    task,
-)
+from c2f_course.tasks.exercise import Expected, Hint, exercise, expect_filled, expect_number, hint_if, sentences, task
 
 SAY = sentences(__name__)
-
-# ---- 08.1 Median and range
 
 
 def _ask_speed(answer: Callable[..., Any], seconds: list[float], batch: int) -> Any:
@@ -62,9 +50,6 @@ def speed_of(seconds: list[float], batch: int) -> dict[str, Expected]:
         "low": part("the lowest rate", min(rates), {"swapped": max(rates), "ends in seconds": ends}),
         "high": part("the highest rate", max(rates), {"ends in seconds": ends}),
     }
-
-
-# ---- 08.2 A stopwatch for a device that works in the background
 
 
 @dataclass
@@ -125,8 +110,6 @@ def seconds_of(answer: Callable[..., Any]) -> str:
     hint_if(device.calls > rounds + 3, say["many warm-ups"].format(calls=device.calls, rounds=rounds))
     return say["praise"]
 
-
-# ---- 08.3 Amdahl's law
 
 PARTS = [(0.6, 10.0), (0.25, 2.0), (0.9, 3.0), (0.0, 10.0), (1.0, 4.0), (0.5, 1.0)]
 
@@ -221,7 +204,7 @@ def time_to(answer: Callable[..., Any]) -> str:
 # ---- 08.5 What a table supports
 
 
-def expect_statements(answer: Any, holds: Mapping[str, bool], say: Says) -> None:
+def expect_statements(answer: Any, holds: Mapping[str, bool], say: Mapping[str, Any]) -> None:
     """Hint unless an answer is the letters of the statements that hold, as a set, or another collection, or a text."""
     letters = [letter for letter in answer if letter.isalnum()] if isinstance(answer, str) else answer
     listed = isinstance(letters, Collection) and all(isinstance(letter, str) for letter in letters)

@@ -13,8 +13,6 @@ from c2f_course.tasks.notebook_08 import expect_statements
 
 SAY = sentences(__name__)
 
-# ---- 1
-
 
 @exercise("09.1", "Which kernel sees that far", "easy", 5)
 @task([(5, 1), (8, 2), (7, 3), (10, 4), (12, 5), (1, 4), (9, 4)], SAY["smallest_kernel"])
@@ -32,9 +30,6 @@ def smallest_kernel(distance: int, blocks: int) -> Expected:
         "as wide as the distance": math.ceil(d / n / 2) * 2 + 1,
     }
     return Expected(f"the kernel's side for {d:g}, {n:g}", right, mistakes)
-
-
-# ---- 2
 
 
 def _two(check: str, made: Any) -> list | tuple:
@@ -74,8 +69,6 @@ def interval(right: int, n: int) -> dict[str, Expected]:
     }
 
 
-# ---- 3
-
 # Where the formula gives a whole number, some ways to write it are a hair above that; not at (0.4, 0.6), 18.
 GAINS = [(0.3, 0.7), (0.5, 0.6), (0.4, 0.6), (0.1, 0.3)]
 
@@ -94,9 +87,6 @@ def seeds_needed(d: float, s: float) -> Expected:
         "1.96": math.ceil(2 * 1.96**2 * s**2 / d**2),
     }
     return Expected(f"the number of seeds for {d:g}, {s:g}", math.ceil(8 * s**2 / d**2 - 1e-9), mistakes)
-
-
-# ---- 4
 
 
 def _right_or_wrong(n: int = 500) -> list[Tensor]:
@@ -138,8 +128,6 @@ def paired(a: Tensor, b: Tensor) -> dict[str, Expected]:
         "error": Expected("the standard error", right, errors, tolerance=2e-3),
     }
 
-
-# ---- 5
 
 RUNS_A, RUNS_B = (81.2, 82.0, 81.6), (82.1, 81.5, 82.3)
 """Test accuracies in per cent, three seeds of each variant."""
