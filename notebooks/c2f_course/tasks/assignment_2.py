@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from c2f_course.grading.assignment import question
 from c2f_course.grading.remote import runs_remotely
-from c2f_course.tasks.exercise import Expected, Hint, expect_filled, hint_if, task
+from c2f_course.tasks.exercise import Expected, Says, expect_filled, hint_if, sentences, task
 from c2f_course.tasks.training import (
     after_the_end,
     ask_epoch,
@@ -23,28 +23,10 @@ from c2f_course.tasks.training import (
     weights_after,
 )
 
-LOSSES = (
-    "CrossEntropyLoss", "cross_entropy", "NLLLoss", "NLLLoss2d", "nll_loss", "nll_loss2d", "nll_loss_nd",
-    "nll_loss_forward", "linear_cross_entropy", "KLDivLoss", "kl_div", "cross_entropy_loss",
-    "binary_cross_entropy", "BCELoss", "binary_cross_entropy_with_logits", "BCEWithLogitsLoss",
-)  # fmt: skip
-DROPS = (
-    "StochasticDepth", "stochastic_depth", "DropPath", "dropout", "Dropout", "dropout1d", "Dropout1d", "dropout2d",
-    "Dropout2d", "torchvision.ops",
-)  # fmt: skip
-MIXES = ("MixUp", "mixup", "mix", "mixup_or_cutmix", "torchvision.transforms", "torchvision.transforms.v2")
-SCHEDULES = (
-    "LambdaLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "SequentialLR", "LinearLR", "OneCycleLR",
-    "lr_scheduler", "torch.optim.lr_scheduler", "learning_rate", "Recipe", "c2f.training.recipes",
-)  # fmt: skip
-OURS = (
-    "c2f.training", "c2f.training.loop", "c2f.training.augment", "c2f.training.run", "c2f_course.tasks.bug_hunt",
-    "c2f_course.tasks", "c2f_course.tasks.assignment_2", "assignment_2", "c2f_course.tasks.notebook_05",
-    "notebook_05", "save_checkpoint", "load_checkpoint", "sound_loop",
-)  # fmt: skip
-
-
-# ---- The loss
+SAY = sentences(__name__)
+OURS = SAY["without"]["ours"]
+LOSSES, DROPS, MIXES, SCHEDULES = (SAY["without"][kind] + OURS for kind in ("losses", "drops", "mixes", "schedules"))
+"""What an answer may not use."""
 
 
 def loss_inputs(
@@ -64,15 +46,10 @@ def loss_inputs(
             yield from ((logits, labels if kind == "labels" else shares, smoothing) for smoothing in smoothings)
 
 
-@question(
-    "2.1", "A loss for labels and for shares", "easy", 15, points=3, answers="training_loss", without=LOSSES + OURS
-)
-@task(loss_inputs, "labels or shares, smoothed or not, and safe for scores of any size.")
+@question("2.1", "A loss for labels and for shares", "easy", 15, points=3, answers="training_loss", without=LOSSES)
+@task(loss_inputs, SAY["training_loss"])
 def training_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Expected:
     return replace(cross_entropy(logits, targets, smoothing), learns={"logits": "the logits"})
-
-
-# ---- Drop path
 
 
 def drop_inputs(
@@ -91,12 +68,8 @@ def drop_inputs(
         yield x, branch, p, u, mode
 
 
-@question("2.2", "Drop path, to be repeated", "easy", 15, points=3, answers="drop_path", without=DROPS + OURS)
-@task(
-    drop_inputs,
-    "whole branches, image by image, and on average what it was.",
-    errors={"zerodivisionerror": "with p = 1 every branch is dropped, and 1 − p is 0: do not divide by it."},
-)
+@question("2.2", "Drop path, to be repeated", "easy", 15, points=3, answers="drop_path", without=DROPS)
+@task(drop_inputs, SAY["drop_path"], errors={"zerodivisionerror": "division by 0"})
 def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) -> Expected:
     case = f"for p = {p:g}, in {'training' if training else 'evaluation'}, with x of shape {tuple(x.shape)}, the sum"
     x, branch = x.double(), branch.double()
@@ -107,55 +80,38 @@ def drop_path(x: Tensor, branch: Tensor, p: float, u: Tensor, training: bool) ->
     keep, scale = column(u >= p), 1 / (1 - p) if p < 1 else 0.0
     dropped = x + branch * keep * scale
     if not training:
-        return Expected(case, x + branch, [
-            (dropped, "in evaluation nothing is dropped and nothing is rescaled: is `training` used?"),
-            (x + branch * (1 - p), "in evaluation the branch is scaled by 1 − p; as training divides by it already, "
-             "evaluation leaves the branch as it is."),
-            (x + branch * scale, "in evaluation the branch is divided by 1 − p; nothing was dropped, so there is "
-             "nothing to make up for."),
-            (x, "in evaluation the branch is left out; it should be there, whole."),
-            (branch, "x is missing in the sum."),
-        ], "In evaluation it is x + branch.")  # fmt: skip
-    mistakes = [
-        (x + branch * keep, "the right images are dropped, but the others are as they were: then the branch adds less "
-         "on average in training than in evaluation. By what is it rescaled?"),
-        (x + branch * keep * (1 - p), "the branches that are kept became smaller; to be on average what they were they "
-         "must become larger."),
-        (x + branch * column(u < p) * scale, "the two are exchanged: dropped is what should be kept. An image's branch "
-         "is dropped where u < p."),
-        (x + branch * column(u < 1 - p) * scale, "as many as should be, but not those: an image's branch is dropped "
-         "where u < p, so that everybody with these u drops the same ones."),
-        (x + branch * column(u > p) * scale, "nearly: an image is dropped where u < p, and not where it equals p; "
-         "torch.rand can give an exact 0, and p = 0 must drop nobody."),
-        (((x + branch) * keep * scale, (x + branch) * keep), "x is dropped with the branch; then the image is gone. "
-         "Only the branch is."),
-        ((x + branch * keep) * scale, "x is rescaled as well; only the branch is."),
-        (branch * keep * scale, "x is missing in the sum."),
-        (x + branch, "nothing is dropped."),
-        (x + branch * scale, "nothing is dropped, only rescaled."),
-        (x, "every image has lost its branch: u has one number for each image, and decides for each by itself."),
-        (lambda: x + branch * keep / p, "the branches that are kept are divided by p, the share that is dropped."),
-        (lambda: x + branch * column(u < p) / p, "p is taken for the share that is kept: it is the share that is "
-         "dropped."),
-        (lambda: x + branch * (u >= p) * scale, "u lies along the last axis: a tensor (N,) is matched with the LAST "
-         "axis, and the images are along the first. Give it more axes."),
-        (x + branch * keep / torch.tensor(1 - p), "the sum is not finite: with p = 1 every branch is dropped, and 1 − "
-         "p is 0. What should be left?"),
-    ]  # fmt: skip
+        mistakes = {
+            "dropped in evaluation": dropped,
+            "scaled down in evaluation": x + branch * (1 - p),
+            "divided in evaluation": x + branch * scale,
+            "left out in evaluation": x,
+            "no x": branch,
+        }
+        return Expected(case, x + branch, mistakes, "in evaluation")
+    mistakes = {
+        "not rescaled": x + branch * keep,
+        "scaled down": x + branch * keep * (1 - p),
+        "exchanged": x + branch * column(u < p) * scale,
+        "as many, but others": x + branch * column(u < 1 - p) * scale,
+        "equal to p as well": x + branch * column(u > p) * scale,
+        "x dropped": ((x + branch) * keep * scale, (x + branch) * keep),
+        "x rescaled": (x + branch * keep) * scale,
+        "no x": branch * keep * scale,
+        "nothing dropped": x + branch,
+        "nothing dropped, only rescaled": x + branch * scale,
+        "every branch dropped": x,
+        "divided by p": lambda: x + branch * keep / p,
+        "p for the share kept": lambda: x + branch * column(u < p) / p,
+        "u along the last axis": lambda: x + branch * (u >= p) * scale,
+        "divided by 0": x + branch * keep / torch.tensor(1 - p),
+    }
 
     def otherwise(made: Tensor) -> str:
         added = (made.double() - x).abs() > 1e-6
-        if any(0 < int(image.sum()) < image.numel() for image in added):
-            return (
-                "There, within one image some of the branch is dropped and some is not; drop path drops an image's "
-                "whole branch, by the one number that u has for it."
-            )
-        return "Where u < p it is x; elsewhere x + branch / (1 − p)."
+        within = any(0 < int(image.sum()) < image.numel() for image in added)
+        return SAY["drop_path"]["within an image" if within else "otherwise"]
 
     return Expected(case, dropped, mistakes, otherwise, learns={"branch": "the branch"} if 0 < p < 1 else {})
-
-
-# ---- MixUp
 
 
 def mixup_inputs(
@@ -175,92 +131,56 @@ def mixup_inputs(
     yield images, labels, classes, torch.arange(count).roll(1), share  # partners: 0 with the last, 1 with 0, …
 
 
-@question("2.3", "MixUp, a share for each image", "medium", 15, points=3, answers="mixup", without=MIXES + OURS)
-@task(
-    mixup_inputs,
-    "each image and its label are mixed with the same partner, in the same proportion.",
-    wants=(tuple, "give back two things: the mixed images, and their targets."),
-)
+@question("2.3", "MixUp, a share for each image", "medium", 15, points=3, answers="mixup", without=MIXES)
+@task(mixup_inputs, SAY["mixup"])
 def mixup(images: Tensor, labels: Tensor, classes: int, partner: Tensor, share: Tensor) -> dict[str, Expected]:
-    hard = F.one_hot(labels, classes).double()
-    return {
-        "images": _mixed_images(images.double(), partner, share.double()),
-        "targets": _mixed_targets(hard, labels, partner, share.double()),
-    }
+    x, hard, share = images.double(), F.one_hot(labels, classes).double(), share.double()
+    s, count = share[:, None], len(images)
 
-
-def _mixed_images(x: Tensor, partner: Tensor, share: Tensor) -> Expected:
-    def mixed(s: Tensor = share[:, None, None, None], partner: Tensor = partner) -> Tensor:
-        return s * x + (1 - s) * x[partner]
-
-    right, s = mixed(), share[:, None, None, None]
-    axis = "the shares lie along another axis than the images: (N,) is matched with the LAST axis of (N, C, H, W)."
-    mistakes = [
-        (x, "the images come back as they were."),
-        (x[partner], "the images come back exchanged, not mixed."),
-        (mixed(1 - s), "the shares are exchanged: share[i] is the part of image i itself."),
-        (mixed(partner=partner.argsort()), "the partner of image i is images[partner[i]]; you take the image whose "
-         "partner is i."),
-        (s * x, "the partner is missing."),
-        (s * x + x[partner], "the partner is added whole; its part is 1 − share."),
-        (right.floor(), "the values are right but for their fractions: somewhere the images are bytes."),
-        (right.round(), "the values are right but for their fractions: somewhere they are rounded."),
-        (right / 255, "the images are divided by 255; keep the range that they came in."),
-        ((x + x[partner]) / 2, "every image is mixed half and half: `share` is not used."),
-        (mixed(share[0]), "all images are mixed with the first one's share."),
-        (mixed(share.mean()), "all images are mixed with the mean of the shares; each has its own."),
-        *((lambda place=place: mixed(share.view(-1, *[1] * place)), axis) for place in (0, 1, 2)),
-    ]  # fmt: skip
-    whole = (
-        lambda made: isinstance(made, Tensor) and made.shape == x.shape and not made.is_floating_point(),
-        "the mixed images come back as {made.dtype}: whole numbers are too coarse for a mixture. Leave them floating.",
-    )
-    return Expected("the tensor of mixed images", right, mistakes, "share[i] · images[i] + (1 − share[i]) · "
-        "images[partner[i]].", signs=[whole])  # fmt: skip
-
-
-def _mixed_targets(hard: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> Expected:
-    count, classes = hard.shape
-
-    def mixed(s: Tensor = share[:, None], partner: Tensor = partner, what: Tensor = hard) -> Tensor:
+    def mixed(what: Tensor, s: Tensor, partner: Tensor = partner) -> Tensor:
         return s * what + (1 - s) * what[partner]
+
+    def slips(what: Tensor, s: Tensor) -> dict[str, Any]:
+        return {
+            "not mixed": what,
+            "exchanged, not mixed": what[partner],
+            "shares exchanged": mixed(what, 1 - s),
+            "partner turned round": mixed(what, s, partner.argsort()),
+            "no partner": s * what,
+            "half and half": (what + what[partner]) / 2,
+            "first share for all": mixed(what, share[0]),
+            "mean share for all": mixed(what, share.mean()),
+        }
+
+    right, numbers = mixed(x, s[..., None, None]), mixed(labels[:, None].double(), s).long()
+    of_images = slips(x, s[..., None, None]) | {
+        "partner added whole": s[..., None, None] * x + x[partner],
+        "whole numbers": right.floor(),
+        "rounded": right.round(),
+        "divided by 255": right / 255,
+        "shares along another axis": tuple(lambda n=n: mixed(x, share.view(-1, *[1] * n)) for n in (0, 1, 2)),
+    }
+    of_targets = slips(hard, s) | {
+        "larger share only": torch.where(s >= 0.5, hard, hard[partner]),
+        "labels mixed as numbers": (numbers == torch.arange(classes)).double(),
+        "both whole": hard + hard[partner],
+        "shares along the classes": lambda: mixed(hard, share),
+    }
 
     def shaped(made: Any, *shape: int | None) -> bool:
         sizes = tuple(made.shape) if isinstance(made, Tensor) else ()
         return len(sizes) == len(shape) and all(b in (a, None) for a, b in zip(sizes, shape, strict=True))
 
-    s, numbers = share[:, None], mixed(what=labels[:, None].double()).long()
-    mistakes = [
-        (hard, "the images are mixed, and the targets are not: each is still one class."),
-        (hard[partner], "the targets are the partners'; mix the two."),
-        (mixed(1 - s), "the shares of the targets are exchanged: what the image has more of, its target should have "
-         "more of."),
-        (mixed(partner=partner.argsort()), "the labels are mixed with another partner than the images: "
-         "labels[partner[i]] belongs to images[partner[i]]."),
-        (torch.where(s >= 0.5, hard, hard[partner]), "the targets say only which image has the larger share; they "
-         "should say how large it is."),
-        ((numbers == torch.arange(classes)).double(), "the labels are mixed as numbers first: half of class 2 and half "
-         "of class 6 is not class 4."),
-        (s * hard, "the partners' labels are missing: each row should sum to 1."),
-        ((hard + hard[partner]) / 2, "every target is half and half: `share` is not used."),
-        (hard + hard[partner], "each row of the targets should sum to 1."),
-        (mixed(share[0]), "all targets are mixed with the first one's share."),
-        (mixed(share.mean()), "all targets are mixed with the mean of the shares."),
-        (lambda: mixed(share), "the shares lie along the classes: (N,) is matched with the LAST axis of (N, K)."),
-    ]  # fmt: skip
-    signs = [
-        (lambda made: shaped(made, count) and not made.is_floating_point(), "the targets are labels still; a mixed "
-         "image has shares of classes: (N, K)."),
-        (lambda made: shaped(made, count), "the targets are numbers between labels: half of class 2 and half of class "
-         "6 is not class 4. Make each label a row of K numbers first."),
-        (lambda made: shaped(made, count, None) and made.shape[1] != classes, f"the targets have {{made.shape[1]}} "
-         f"columns, and there are {classes} classes: the largest label of a batch need not be the last class."),
-    ]  # fmt: skip
-    return Expected("the tensor of targets", mixed(), mistakes, "Make one-hot rows of the labels, and mix those as the "
-        "images are.", signs=signs)  # fmt: skip
-
-
-# ---- The schedule
+    signs = {
+        "labels still": lambda made: shaped(made, count) and not made.is_floating_point(),
+        "numbers between labels": lambda made: shaped(made, count),
+        "other columns": lambda made: shaped(made, count, None) and made.shape[1] != classes,
+    }
+    integer = {"an integer type": lambda made: shaped(made, *x.shape) and not made.is_floating_point()}
+    return {
+        "images": Expected("the tensor of mixed images", right, of_images, signs=integer),
+        "targets": Expected("the tensor of targets", mixed(hard, s), of_targets, signs=signs),
+    }
 
 
 def rate_inputs(
@@ -283,10 +203,8 @@ def _ask_rates(answer: Callable, *inputs: Any) -> list[Tensor]:
     return [made[:total], made[total:]]
 
 
-@question(
-    "2.4", "Warm-up and cosine, down to a floor", "medium", 15, points=3, answers="rate_at", without=SCHEDULES + OURS
-)
-@task(rate_inputs, "up along a line, down along half a cosine, and at rest on the floor.", ask=_ask_rates)
+@question("2.4", "Warm-up and cosine, down to a floor", "medium", 15, points=3, answers="rate_at", without=SCHEDULES)
+@task(rate_inputs, SAY["rate_at"], ask=_ask_rates)
 def rate_at(
     per_epoch: int, epochs: int, warmup_epochs: int, peak: float, floor: float, after: bool
 ) -> dict[str, Expected]:
@@ -295,9 +213,6 @@ def rate_at(
         "training": rates(per_epoch, epochs, warmup_epochs, peak, floor),
         "after": after_the_end(total, total + 1 if after else 0, floor),
     }
-
-
-# ---- One epoch
 
 
 @question("2.5", "One epoch", "medium", 25, points=4, answers="train_epoch", without=OURS)
@@ -312,48 +227,37 @@ def train_epoch(
     parts: Sequence[str] = ("weights", "report"),
     seed: int = 25,
 ) -> str:
-    plan = {"sizes": list(sizes), "step": step, "clip": clip, "optimizer": optimizer, "groups": groups, "once": once,
-            "seed": seed}  # fmt: skip
-    made = ask_epoch(answer, plan)
+    plan = dict(sizes=list(sizes), step=step, clip=clip, optimizer=optimizer, groups=groups, once=once, seed=seed)
+    made, say = ask_epoch(answer, plan), SAY["train_epoch"]
     if "weights" in parts:
-        weights_after(
-            made,
-            plan,
-            "For each batch: rate, forward, empty, backward, clip, step. Which one is another one, or elsewhere?",
-        ).compare(made["weights"])
+        weights_after(made, plan, say["otherwise"]).compare(made["weights"])
     if "report" in parts:
         _expect_report(made, epoch_by_hand(plan)[1], plan)
     if len(parts) == 2 and not once:  # and with batches that come only once
         train_epoch.check(answer, sizes, step, clip, optimizer, groups, True, parts, seed)
-    return "each batch moves the weights by its own gradient at its own rate, and the loss is the images' mean."
+    return say["praise"]
 
 
 def _expect_report(made: dict, losses: list[float], plan: dict) -> None:
-    hint_if(len(made["returned"]) != 2, "return two things: the mean loss and the number of the next step.")
+    hint_if(len(made["returned"]) != 2, SAY["train_epoch"]["not two"])
     loss, after = made["returned"]
     sizes, steps, step = plan["sizes"], len(losses), plan["step"]
     weighted = sum(n * one for n, one in zip(sizes, losses, strict=True))
-    Expected("the mean loss", weighted / sum(sizes), [
-        (sum(losses) / steps, "that is the mean over the batches; the last one is smaller, and its images count more "
-         "than the others' in it. Take the mean over the images."),
-        (sum(losses), "that is the sum over the batches."),
-        (weighted, "that is the sum over the images; divide by how many there are."),
-        (weighted / steps, "the losses are summed over images, and then divided by the number of batches."),
-        (sum(losses) / sum(sizes), "each batch's loss is a mean already: weigh it by its images before you divide by "
-         "their number."),
-        (losses[-1], "that is the last batch's loss; all images count."),
-        (losses[0], "that is the first batch's loss; all images count."),
-        (weighted / (steps * sizes[0]), "you divide by the number of batches times the first one's size; the last one "
-         "is smaller."),
-    ], "Each batch's loss before its step, weighed by its images.", 1e-5).compare(loss)  # fmt: skip
-    hint_if(made["attached"], "the mean loss is right, but it is a tensor with its graph: as long as somebody keeps "
-        "it, every batch's activations stay in memory. .item() gives the bare number.")  # fmt: skip
-    Expected("the number of the next step", step + steps, [
-        (steps, "the number of the next step counts from this epoch's beginning; the training goes on from `step`."),
-        (step + steps - 1, "that is the last step that was done; return the next one."),
-        (step, "that is the step at which the epoch began; return the next one after it."),
-        (step + 1, "it went up by one for the whole epoch; every batch is a step."),
-    ], "step plus one for each batch.").compare(after)  # fmt: skip
+    means = {
+        "mean over batches": sum(losses) / steps,
+        "sum over batches": sum(losses),
+        "sum over images": weighted,
+        "sum over images by batches": weighted / steps,
+        "sum of means by images": sum(losses) / sum(sizes),
+        "last batch": losses[-1],
+        "first batch": losses[0],
+        "batches all of one size": weighted / (steps * sizes[0]),
+    }
+    right = weighted / sum(sizes)
+    Expected("the mean loss", right, means, tolerance=1e-5, says=SAY["mean_loss"]).compare(loss)
+    hint_if(made["attached"], SAY["mean_loss"]["with its graph"])
+    nexts = {"from this epoch": steps, "last step": step + steps - 1, "first step": step, "one for all": step + 1}
+    Expected("the number of the next step", step + steps, nexts, says=SAY["next_step"]).compare(after)
 
 
 # ---- Resume
@@ -371,87 +275,42 @@ def resume(
     seed: int = 26,
 ) -> str:
     plan = {"optimizer": optimizer, "draws": draws, "stop": stop, "total": total, "seed": seed}
-    if "file" in ways:
-        expect_resumed(snapshot, restore, plan)
-    if "kept" in ways:
-        made = gone_back(snapshot, restore, plan)
-        _expect_same(made, plan, {"state": ("back at a snapshot that was kept while the training went on", KEPT)})
-    if "twice" in ways:
-        made = restored_twice(snapshot, restore, plan)
-        first, second = (f"after the {place} of two restores from one snapshot" for place in ("first", "second"))
-        _expect_same(made, plan, {"first": (first, ()), "second": (second, SPOILT)})
-    return "stopped anywhere, read back anywhere, and not a bit is another one."
+    for way in ways:
+        if way == "file":
+            expect_resumed(snapshot, restore, plan)
+        else:
+            _expect_same(gone_back(snapshot, restore, plan, way), plan, [SAY[name] for name in WAYS[way]])
+    return SAY["resume"]["praise"]
+
+
+WAYS = {"kept": ("kept",), "twice": ("first of two", "second of two")}
+"""Ways to go back to a snapshot, each with the tables of the states that it ends in."""
 
 
 def expect_resumed(snapshot: Callable, restore: Callable, plan: dict) -> None:
     """Hint unless a file that one process wrote lets another one go on. The two answers may live in different ones."""
     file = stopped(snapshot, plan)
     expect_filled(file)
-    if not isinstance(file, Tensor):
-        raise Hint(f"your snapshot cannot be written by torch.save and read back by torch.load(…, weights_only=True): "
-            f"{str(file)[:150]}. It may hold tensors, numbers, strings, and dictionaries and lists of these: so state "
-            "dicts, not the things themselves.")  # fmt: skip
-    _expect_same(resumed(restore, plan, file), plan, {"state": ("after a stop and a new start", ())})
+    hint_if(not isinstance(file, Tensor), SAY["resume"]["no file"].format(error=str(file)[:150]))
+    _expect_same(resumed(restore, plan, file), plan, [SAY["file"]])
 
 
-Slips = Sequence[tuple[tuple[str, ...], str]]
-"""What did not come back as it was, each with its hint."""
+def _expect_same(made: Any, plan: dict, says: list[Says]) -> None:
+    """Hint unless each state is that of a training which was never stopped.
 
-
-def _expect_same(made: Any, plan: dict, states: dict[str, tuple[str, Slips]]) -> None:
-    """Hint unless the states are those of a training which was never stopped; each with when it is, and its slips."""
+    says: for each state "when" it is, and what may not have come back as it was, with its hint.
+    """
     expect_filled(made)
     stop = plan["stop"]
-    hint_if(made["step"] == "NoneType", "restore returns nothing; it should say how many steps were done when the "
-        "snapshot was taken.")  # fmt: skip
-    done = "`step` says how many steps are done, and so it is the number of the next one."
-    Expected("the step that restore returns", stop, [
-        (0, "restore says that 0 steps are done: the schedule would start over, with its warm-up. Where did the "
-         "training stop?"),
-        (stop + 1, f"one step too many: {done}"),
-        (stop - 1, f"one step too few: {done}"),
-    ], f"The snapshot was taken at step {stop}.").compare(made["step"])  # fmt: skip
-    for name, (when, slips) in states.items():
-        mistakes = [(lambda lost=lost: _whole(plan, *lost), f"{when}: {hint}") for lost, hint in (*slips, *FORGOTTEN)]
-        Expected(
-            f"the state of the model {when}",
-            _whole(plan),
-            mistakes,
-            "It should be, to the last bit, that of a training that was never stopped. What else does a step depend "
-            "on: weights, buffers, the optimizer's memory, random numbers?",
-            1e-10,
-        ).compare(made[name])
-
-
-FORGOTTEN: Slips = (
-    (("weights", "buffers", "memory", "generator"), "nothing of the snapshot has come back. (model = … only gives the "
-     "name to another thing; load into the model and the optimizer that you were given.)"),
-    (("weights", "buffers"), "the model has the weights that it was made with, and not those of the snapshot."),
-    (("memory",), "the weights are there, and the optimizer's memory is not: it begins anew with no running means."),
-    (("generator",), "weights and optimizer are there, but the training now draws other random numbers (its batches, "
-     "its dropout): where does torch keep the state of its generator?"),
-    (("memory", "generator"), "the weights are there, but neither the optimizer's memory nor the state of the random "
-     "generator."),
-    (("seed",), "the generator is seeded anew, so that it repeats the random numbers of the training's beginning. Its "
-     "state says how far it has come; the seed does not."),
-    (("buffers",), "the parameters are there, but not the buffers: a BatchNorm has running numbers that no gradient "
-     "reaches."),
-    (("buffers", "generator"), "the parameters are there, but neither the buffers, such as a BatchNorm's running "
-     "numbers, nor the state of the random generator."),
-    (("mode",), "the model goes on in evaluation mode: leave its mode as it is."),
-)  # fmt: skip
-KEPT: Slips = (
-    (("later weights", "later memory"), "the snapshot changes as the training goes on: a state dict holds the tensors "
-     "themselves, not copies, and every step writes into them. What you keep must be yours alone."),
-    (("later weights",), "the weights in the snapshot change as the training goes on: the model's state dict holds the "
-     "tensors themselves, not copies."),
-    (("later memory",), "what the snapshot holds of the optimizer changes as the training goes on: its state dict "
-     "holds the tensors themselves, not copies."),
-)  # fmt: skip
-SPOILT: Slips = (
-    (("later memory",), "the first one was right, but the training after it has changed the snapshot: "
-     "optimizer.load_state_dict takes the very tensors that it is given, and every step writes into them."),
-)  # fmt: skip
+    hint_if(made["step"] == "NoneType", SAY["step"]["nothing"])
+    steps = {"from the start": 0, "one too many": stop + 1, "one too few": stop - 1}
+    facts = {"stop": stop}
+    Expected("the step that restore returns", stop, steps, says=SAY["step"], facts=facts).compare(made["step"])
+    for state, own in zip(made["states"], says, strict=True):
+        when, slips = own["when"], {**own, **SAY["forgotten"]}
+        mistakes = {lost: lambda lost=lost: _whole(plan, *lost.split(", ")) for lost in slips if lost != "when"}
+        what, says_all = f"the state of the model {when}", {**slips, **SAY["state"]}
+        Expected(what, _whole(plan), mistakes, tolerance=1e-10, says=says_all, facts={"when": when}).compare(state)
 
 
 def _model(plan: dict, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -474,14 +333,13 @@ def _advance(model: nn.Module, optimizer: torch.optim.Optimizer, plan: dict, sta
         start = start.item()
     if not isinstance(start, int | float) or not 0 <= start <= end:
         return
+    parameters = list(model.parameters())
     for step in range(int(start), end):
         chosen = torch.randperm(24)[:8] if plan["draws"] else (torch.arange(8) + 5 * step) % 24
         loss = F.cross_entropy(model(x[chosen]), labels[chosen])
         for group in optimizer.param_groups:
             group["lr"] = first * 0.9**step
-        for parameter, slope in zip(
-            model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True
-        ):
+        for parameter, slope in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = slope
         optimizer.step()
 
@@ -498,8 +356,14 @@ def _state(model: nn.Module) -> Tensor:
     return torch.cat([value.detach().double().flatten() for value in model.state_dict().values()])
 
 
-def _as_plain(step: Any) -> Any:
-    return step if isinstance(step, Tensor | int | float) else type(step).__name__
+def _gone_on(restore: Callable, plan: dict, made: Any, models: Iterator[tuple]) -> dict:
+    """The states at the end of trainings that go on from one snapshot, one after the other, and the step returned."""
+    states, step = [], None
+    for model, optimizer in models:
+        step = restore(made, model, optimizer)
+        _advance(model, optimizer, plan, step, plan["total"])
+        states.append(_state(model))
+    return {"states": states, "step": step if isinstance(step, Tensor | int | float) else type(step).__name__}
 
 
 @runs_remotely
@@ -523,41 +387,24 @@ def stopped(snapshot: Callable, plan: dict) -> Tensor | str | None:
 def resumed(restore: Callable, plan: dict, file: Tensor) -> dict:
     """Another model with other weights, another optimizer, other random numbers; then restore, and train to the end."""
     with torch.random.fork_rng(devices=[]):
-        model, optimizer = _model(plan, plan["seed"] + 1000)
-        step = restore(torch.load(io.BytesIO(file.numpy().tobytes()), weights_only=True), model, optimizer)
-        _advance(model, optimizer, plan, step, plan["total"])
-        return {"state": _state(model), "step": _as_plain(step)}
+        new = iter([_model(plan, plan["seed"] + 1000)])
+        return _gone_on(restore, plan, torch.load(io.BytesIO(file.numpy().tobytes()), weights_only=True), new)
 
 
 @runs_remotely
-def gone_back(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
-    """Train to the end, and then go back to a snapshot that was taken on the way, and train to the end again."""
+def gone_back(snapshot: Callable, restore: Callable, plan: dict, way: str) -> dict | None:
+    """Train, take a snapshot, and go back to it: "kept", when the same training has come to its end, or "twice", with
+    two new ones."""
     with torch.random.fork_rng(devices=[]):
         model, optimizer = _stopped_at(plan)
         made = snapshot(model, optimizer, plan["stop"])
         if made is None:
             return None
-        _advance(model, optimizer, plan, plan["stop"], plan["total"])
-        step = restore(made, model, optimizer)
-        _advance(model, optimizer, plan, step, plan["total"])
-        return {"state": _state(model), "step": _as_plain(step)}
-
-
-@runs_remotely
-def restored_twice(snapshot: Callable, restore: Callable, plan: dict) -> dict | None:
-    """Two trainings that go on from one snapshot, one after the other."""
-    with torch.random.fork_rng(devices=[]):
-        model, optimizer = _stopped_at(plan)
-        made = snapshot(model, optimizer, plan["stop"])
-        if made is None:
-            return None
-        made, states, step = deepcopy(made), [], None
-        for number in (1000, 2000):
-            model, optimizer = _model(plan, plan["seed"] + number)
-            step = restore(made, model, optimizer)
-            _advance(model, optimizer, plan, step, plan["total"])
-            states.append(_state(model))
-        return {"first": states[0], "second": states[1], "step": _as_plain(step)}
+        if way == "kept":
+            _advance(model, optimizer, plan, plan["stop"], plan["total"])
+            return _gone_on(restore, plan, made, iter([(model, optimizer)]))
+        new = (_model(plan, plan["seed"] + number) for number in (1000, 2000))
+        return _gone_on(restore, plan, deepcopy(made), new)
 
 
 def _whole(plan: dict, *slips: str) -> Tensor:

@@ -8,26 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from c2f.fast.depthwise import toeplitz
+from c2f.maps.kernels import rings
 from c2f_course.grading.assignment import question, written
 from c2f_course.grading.remote import runs_remotely
 from c2f_course.tasks import fields
-from c2f_course.tasks.exercise import Expected, hint_if, is_close, of_shape, task
+from c2f_course.tasks.exercise import Expected, hint_if, is_close, of_shape, sentences, task
 
-RUBRIC = {
-    "3.5": [
-        "For each of the three stages, says with the table's numbers whether the crop moves the answers more than all "
-        "of its four controls, less than all of them, or lies among them (1 point)",
-        "Says what the control of equal energy rules out, and why a control that takes away as many taps, wherever "
-        "they lie, would not have ruled it out (1 point)",
-        "Explains stage 2 by what its outer taps can ever meet, and does not conclude from it that such a network has "
-        "no use for looking far (1 point)",
-        "Names two things that this experiment cannot show, each with the reason why it cannot (1 point)",
-    ]
-}
+SAY = sentences(__name__)
+RUBRIC = SAY["rubric"]
 """What a person looks for in the answers in words; the notebook's text repeats it."""
 
-
 NEAR = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+
+
+def _met(p: int, k: int, size: int, border: str) -> tuple[Tensor, Tensor]:
+    """Which places of a line of this size k taps around p meet, and whether the tap counts there."""
+    at = p + torch.arange(k) - k // 2
+    counts = {"zeros": (at >= 0) & (at < size), "negative": at < size, "overwritten": torch.arange(k) >= k - size}
+    return at.clamp(0, size - 1) if border == "clamped" else at % size, counts.get(border, at == at)
+
 
 # ---- 3.1: window maps
 
@@ -41,34 +40,20 @@ WINDOWS: tuple[Case, ...] = (
 
 
 def window_inputs(cases: tuple[Case, ...] = WINDOWS) -> Iterator[tuple]:
-    """u and kernels (C, k, k), nowhere near zero, and the position."""
+    """u and kernels (C, k, k), nowhere near zero, biases, and the position."""
     for shape, k, p, seed in cases:
-        draw = torch.Generator().manual_seed(seed)
-        yield 0.4 + torch.randn(shape, generator=draw), torch.randn(shape[1], k, k, generator=draw), p
-
-
-def sum_inputs(cases: tuple[Case, ...] = WINDOWS) -> Iterator[tuple]:
-    """The same with biases."""
-    for (u, kernel, p), (*_, seed) in zip(window_inputs(cases), cases, strict=True):
-        yield u, kernel, 1 + torch.rand(len(kernel), generator=torch.Generator().manual_seed(seed)), p
+        draw, other = (torch.Generator().manual_seed(seed) for _ in range(2))
+        u, kernel = 0.4 + torch.randn(shape, generator=draw), torch.randn(shape[1], k, k, generator=draw)
+        yield u, kernel, 1 + torch.rand(shape[1], generator=other), p
 
 
 def _window(u: Tensor, k: int, position: tuple[int, int], border: str = "zeros") -> Tensor:
     """U in the k x k window around a position: (N, C, H, W) -> (N, C, k, k)."""
-    masks, indices = [], []
-    for p, size in zip(position, u.shape[2:], strict=True):
-        at = p + torch.arange(k) - k // 2
-        inside = (at >= 0) & (at < size)
-        if border in ("wrapped", "clamped"):
-            inside = torch.ones_like(inside)
-        if border == "negative":
-            inside = at < size
-        masks.append(inside)
-        indices.append(at.clamp(0, size - 1) if border in ("zeros", "clamped") else at % size)
-    return u[:, :, indices[0]][:, :, :, indices[1]] * (masks[0][:, None] & masks[1])
+    (rows, down), (columns, across) = (_met(p, k, size, border) for p, size in zip(position, u.shape[2:], strict=True))
+    return u[:, :, rows[:, None], columns] * (down[:, None] & across)
 
 
-@task(window_inputs)
+@task(lambda *cases: ((u, kernel, p) for u, kernel, _, p in window_inputs(*cases)), SAY["terms"])
 def terms(u: Tensor, kernel: Tensor, p: tuple[int, int]) -> Expected:
     (images, channels, *size), k, (row, column) = u.shape, kernel.shape[1], p
     u, kernel, half = u.double(), kernel.double(), k // 2
@@ -77,71 +62,58 @@ def terms(u: Tensor, kernel: Tensor, p: tuple[int, int]) -> Expected:
     def times(row: int = row, column: int = column, border: str = "zeros", kernel: Tensor = kernel) -> Tensor:
         return kernel * _window(u, k, (row, column), border)
 
-    def hangs_over(made: Any) -> bool:
+    def is_cut_off(made: Any) -> bool:
         shape = tuple(made.shape) if isinstance(made, Tensor) else ()
         return len(shape) == 4 and shape[:2] == wanted[:2] and max(shape[2:]) <= k and shape != wanted
 
     window, right = _window(u, k, p), times()
-    mistakes = [
-        (times(kernel=kernel.flip(1, 2)), "the kernel is turned by 180°: W[δ] meets U at p + δ, so its first row meets "
-         "what lies ABOVE p."),
-        (kernel * window.flip(2, 3), "the window of U is turned by 180° against the kernel: W[δ] meets U at p + δ."),
-        (right.flip(2, 3), "these are the right terms, turned by 180°: M[0, 0] is the one up and to the left of p."),
-        (times(kernel=kernel.mT), "rows and columns of the kernel are exchanged."),
-        (right.mT, "these are the right terms with rows and columns exchanged."),
-        (times(border="wrapped"), "where the window hangs over the edge, the other side of the map comes in. Beyond "
-         "the edge U is 0."),
-        (times(border="negative"), "beyond the upper and the left edge the other side of the map comes in: an index "
-         "below 0 counts from the end. Beyond every edge U is 0."),
-        (times(border="clamped"), "where the window hangs over the edge, the map's last row or column is repeated. "
-         "Beyond the edge U is 0."),
-        (times(column, row), "row and column of the position are exchanged."),
-        (times(row + half, column + half), "the window begins at p; its middle, δ = 0, belongs there."),
-        (times(row - half, column - half), "the window ends at p; its middle, δ = 0, belongs there."),
-        (window, "that is U in the window. Each of its values is still to be multiplied by its tap."),
-        (kernel.expand(wanted), "that is the kernel alone. What of U does each tap meet?"),
-        (kernel * window[:1].expand(wanted), "every image has the first image's U."),
-        (kernel * window[:, :1], "every channel has the first channel's U."),
-        (kernel[:1] * window, "every channel has the first channel's kernel."),
-        (right.abs(), "a term has a sign: that of the tap times that of U."),
-        *((times(row + i, column + j), "nearly: the window lies one position off. Its middle belongs on "
-            "p.") for i, j in NEAR),
-        (of_shape(*u.shape), f"your result is as large as the map; at ONE position there are {k}×{k} terms in each "
-         "channel."),
-        ((of_shape(*wanted[1:]), of_shape(*wanted[2:])), "your result has shape {shape}: every image and every channel "
-         "has its own terms."),
-    ]  # fmt: skip
+    mistakes = {
+        "kernel turned": times(kernel=kernel.flip(1, 2)),
+        "window turned": kernel * window.flip(2, 3),
+        "terms turned": right.flip(2, 3),
+        "kernel transposed": times(kernel=kernel.mT),
+        "terms transposed": right.mT,
+        "wraps round": times(border="wrapped"),
+        "wraps below zero": times(border="negative"),
+        "edge repeated": times(border="clamped"),
+        "position transposed": times(column, row),
+        "begins at p": times(row + half, column + half),
+        "ends at p": times(row - half, column - half),
+        "U alone": window,
+        "kernel alone": kernel.expand(wanted),
+        "first image's U": kernel * window[:1].expand(wanted),
+        "first channel's U": kernel * window[:, :1],
+        "first channel's kernel": kernel[:1] * window,
+        "no signs": right.abs(),
+        "one position off": tuple(times(row + i, column + j) for i, j in NEAR),
+        "as large as the map": of_shape(*u.shape),
+        "axes missing": (of_shape(*wanted[1:]), of_shape(*wanted[2:])),
+    }
     at = f"of the {k}×{k} terms at row {row}, column {column} of a {size[0]}×{size[1]} map"
-    cut_off = (
-        hangs_over,
-        f"{at} you give {{made.shape[2]}}×{{made.shape[3]}}: the window hangs over the edge there. Those terms are 0, "
-        "and they stay in it. (A slice ends at the edge without a word.)",
-    )
-    return Expected(f"the tensor {at}", right, mistakes, "M[δ] = W[c, δ] · U[n, c, p + δ]; take one corner of the "
-        "window and work it out by hand.", signs=[cut_off])  # fmt: skip
+    return Expected(f"the tensor {at}", right, mistakes, signs={"cut off": is_cut_off}, facts={"k": k, "at": at})
 
 
-@task(sum_inputs)
+@task(window_inputs, SAY["sums"])
 def sums(u: Tensor, kernel: Tensor, bias: Tensor, p: tuple[int, int]) -> Expected:
     k, bias = kernel.shape[1], bias.double()
     total = (kernel * _window(u, k, p)).double().sum(dim=(2, 3))
-    mistakes = [
-        (of_shape(len(u)), "you summed over the channels as well: each channel has an A of its own."),
-        (of_shape(*u.shape[:2], k, k), "these are k×k numbers for each channel; A is one, their sum with the bias."),
-        (total, "the bias is missing: the terms, and then one number more for each channel."),
-        (total + k * k * bias, f"the bias is added {k * k} times, once a term. It comes once, after the sum."),
-        ((total / k**2 + bias, (total + bias) / k**2), "you took the mean of the terms. A is their sum."),
-        (total - bias, "the bias is subtracted; it is added."),
-        (total * bias, "the bias is multiplied; it is added."),
-    ]  # fmt: skip
-    return Expected(f"A at row {p[0]}, column {p[1]}", total + bias, mistakes, "Sum your terms over both axes of the "
-        "window, then add the channel's bias.", 5e-5)  # fmt: skip
+    mistakes = {
+        "channels summed": of_shape(len(u)),
+        "not summed": of_shape(*u.shape[:2], k, k),
+        "no bias": total,
+        "bias for every term": total + k * k * bias,
+        "a mean": (total / k**2 + bias, (total + bias) / k**2),
+        "bias subtracted": total - bias,
+        "bias multiplied": total * bias,
+    }
+    what = f"A at row {p[0]}, column {p[1]}"
+    return Expected(what, total + bias, mistakes, tolerance=5e-5, facts={"terms": k * k})
 
 
-@question(
-    "3.1", "Every term, in every channel", "easy", 15, points=3, answers=("window_maps", "modulation_at"),
-    without=("window_map",),
-)  # fmt: skip
+MAPS = ("window_maps", "modulation_at")
+
+
+@question("3.1", "Every term, in every channel", "easy", 15, points=3, answers=MAPS, without=("window_map",))
 def window_maps(
     window_maps: Callable[..., Tensor],
     modulation_at: Callable[..., Tensor],
@@ -152,7 +124,7 @@ def window_maps(
         terms(window_maps, cases)
     if part != "terms":
         sums(modulation_at, cases)
-    return "all the terms, zeros where the window hangs over the edge; with the bias they are A."
+    return SAY["window_maps"]["praise"]
 
 
 # ---- 3.2: the implied attention
@@ -172,27 +144,17 @@ def laid_inputs(cases: tuple[tuple[Laid, int], ...] = LAID) -> Iterator[tuple]:
         yield torch.randn(channels, k, k, generator=torch.Generator().manual_seed(seed)), p, tuple(size)
 
 
-@task(laid_inputs)
+@task(laid_inputs, SAY["laid"] | SAY["row"])
 def row(kernel: Tensor, p: tuple[int, int], size: tuple[int, int]) -> Expected:
-    other = (
-        "that is the COLUMN at p, whom p's value of U reaches. The row says whom A at p looks at, and the kernel lies "
-        "in it as it is."
-    )
-    return _laid(kernel, p, size, "row", other, "Take A at p, and write down which position of U each tap meets.")
+    return _laid(kernel.double(), p, size, "row")
 
 
-@task(laid_inputs)
+@task(laid_inputs, SAY["laid"] | SAY["column"])
 def column(kernel: Tensor, p: tuple[int, int], size: tuple[int, int]) -> Expected:
-    other = (
-        "that is the ROW at q, whom A at q looks at. The column says which values of A know of U at q: the neighbour "
-        "BELOW q has q above itself, so which tap does it use?"
-    )
-    return _laid(kernel, p, size, "column", other, "Take U at q, and write down for a position of A beside it which "
-        "tap meets q.")  # fmt: skip
+    return _laid(kernel.double(), p, size, "column")
 
 
-def _laid(kernel: Tensor, p: tuple[int, int], size: tuple[int, int], kind: str, told: str, otherwise: str) -> Expected:
-    kernel = kernel.double()
+def _laid(kernel: Tensor, p: tuple[int, int], size: tuple[int, int], kind: str) -> Expected:
     (channels, k, _), (height, width) = kernel.shape, size
     matrix, q = toeplitz(kernel[:, None], height, width), width * p[0] + p[1]
     right, other = (part.reshape(channels, height, width) for part in (matrix[:, q], matrix[:, :, q]))
@@ -200,80 +162,58 @@ def _laid(kernel: Tensor, p: tuple[int, int], size: tuple[int, int], kind: str, 
     if kind == "column":
         right, other, used = other, right, kernel.flip(1, 2)
 
-    def laid(border: str = "zeros", shift: tuple[int, int] = (0, 0), taps: Tensor = used) -> Tensor:
-        return _lay(taps, (p[0] + shift[0], p[1] + shift[1]), size, border)
+    def laid(border: str = "zeros", i: int = 0, j: int = 0, taps: Tensor = used) -> Tensor:
+        return _lay(taps, (p[0] + i, p[1] + j), size, border)
 
-    def small(made: Any) -> bool:
+    def is_a_kernel(made: Any) -> bool:
         shape = tuple(made.shape) if isinstance(made, Tensor) else ()
         return len(shape) == 3 and shape[1] <= k >= shape[2] and shape != (channels, *size)
 
-    flat = right.flatten(1)
+    flat, rim, half = right.flatten(1), (height + k - 1, width + k - 1), k // 2
     lines = ((height * width,), (channels, height * width), (channels, 1, height * width))
-    one_line = tuple(of_shape(*shape) for shape in lines)
-    mistakes = [
-        (other, told),
-        (laid(taps=used.mT), "rows and columns of the kernel are exchanged."),
-        (laid(taps=used.flip(1)), "the kernel's rows run the wrong way; its columns are right."),
-        (laid(taps=used.flip(2)), "the kernel's columns run the wrong way; its rows are right."),
-        ((laid("wrapped"), laid("overwritten")), "what hangs over one edge of the map comes in at the other. It is "
-         "lost: there U is 0."),
-        (laid("negative"), "what hangs over the upper or the left edge comes in at the other: an index below 0 counts "
-         "from the end. It is lost."),
-        (laid("clamped"), "what hangs over the edge piles up in the map's last row or column. It is lost."),
-        (laid(shift=(k // 2, k // 2)), "the kernel's first tap lies on the position; its middle belongs there."),
-        (laid(shift=(-(k // 2), -(k // 2))), "the kernel's last tap lies on the position; its middle belongs there."),
-        (_lay(used, (p[1], p[0]), size), "row and column of the position are exchanged."),
-        (flat.softmax(1).view_as(right), "a softmax runs over it: that is attention. Nothing normalises a convolution; "
-         "its weights keep their signs and any sum."),
-        (laid(taps=used.flatten(1).softmax(1).view_as(used)), "the kernel passes a softmax: that is attention's way. "
-         "Its taps are the weights as they are."),
-        (right / flat.sum(1)[:, None, None], "divided by its sum: attention's weights sum to 1, a convolution's to "
-         "anything."),
-        (right / flat.abs().sum(1)[:, None, None], "divided by the sum of its sizes; the taps are the weights as they "
-         "are."),
-        (right.abs(), "the signs are lost; unlike attention, a convolution has weights below zero."),
-        (laid(taps=used[:1].expand_as(used)), "every channel has the first channel's kernel."),
-        (laid(taps=torch.ones_like(used)), "that says where the kernel reaches; what does it weigh there?"),
-        *((laid(shift=at), "nearly: the kernel lies one position off. Its middle belongs on the "
-            "position.") for at in NEAR),
-        (one_line, f"your {kind} is one long line of {height * width} numbers; make it a map, (C, H, W)."),
-        (of_shape(channels, height + k - 1, width + k - 1), f"your {kind} has {height + k - 1}×{width + k - 1} "
-         "numbers: the rim where the kernel hangs over the edge is still there. No position of the map belongs to it."),
-        (of_shape(channels, width, height), "height and width are exchanged: a map is (C, H, W)."),
-    ]  # fmt: skip
-    what = f"the implied {kind} of a {k}×{k} kernel at row {p[0]}, column {p[1]} of a {height}×{width} map"
-    as_kernel = (
-        small,
-        f"your {kind} is as large as the kernel, or what is left of it at the edge; it should have a number for each "
-        f"of the map's {height}×{width} positions, zero where the kernel does not reach.",
-    )
+    mistakes = {
+        "the other": other,
+        "kernel transposed": laid(taps=used.mT),
+        "rows turned": laid(taps=used.flip(1)),
+        "columns turned": laid(taps=used.flip(2)),
+        "wraps round": (laid("wrapped"), laid("overwritten")),
+        "wraps below zero": laid("negative"),
+        "edge piled up": laid("clamped"),
+        "first tap": laid(i=half, j=half),
+        "last tap": laid(i=-half, j=-half),
+        "position transposed": _lay(used, (p[1], p[0]), size),
+        "softmax": flat.softmax(1).view_as(right),
+        "softmax of the kernel": laid(taps=used.flatten(1).softmax(1).view_as(used)),
+        "divided by its sum": right / flat.sum(1)[:, None, None],
+        "divided by its sizes": right / flat.abs().sum(1)[:, None, None],
+        "no signs": right.abs(),
+        "first channel's kernel": laid(taps=used[:1].expand_as(used)),
+        "all ones": laid(taps=torch.ones_like(used)),
+        "one position off": tuple(laid(i=i, j=j) for i, j in NEAR),
+        "one line": tuple(of_shape(*shape) for shape in lines),
+        "with the rim": of_shape(channels, *rim),
+        "size transposed": of_shape(channels, width, height),
+    }
     if kind == "column":
-        mistakes.append((laid(taps=kernel.mT), "the kernel is transposed: that is what exchanges ITS rows and columns, "
-            "not those of the large matrix."))  # fmt: skip
-    return Expected(what, right, mistakes, otherwise, signs=[as_kernel])
+        mistakes["transposed, not turned"] = laid(taps=kernel.mT)
+    what = f"the implied {kind} of a {k}×{k} kernel at row {p[0]}, column {p[1]} of a {height}×{width} map"
+    facts = {"kind": kind, "length": height * width, "rim": rim}
+    return Expected(what, right, mistakes, signs={"as large as the kernel": is_a_kernel}, facts=facts)
 
 
-def _lay(kernel: Tensor, p: tuple[int, int], size: tuple[int, int], border: str = "zeros") -> Tensor:
-    """Kernels (C, k, k) laid over a map of this size with their middle on p: (C, H, W)."""
-    laid, k = kernel.new_zeros(len(kernel), *size), kernel.shape[1]
-    for i in range(k):
-        for j in range(k):
-            at = [p[0] + i - k // 2, p[1] + j - k // 2]
-            if border in ("wrapped", "overwritten"):
-                at = [a % n for a, n in zip(at, size, strict=True)]
-            if border == "negative":
-                at = [a % n if a < 0 else a for a, n in zip(at, size, strict=True)]
-            if border == "clamped":
-                at = [min(max(a, 0), n - 1) for a, n in zip(at, size, strict=True)]
-            if all(0 <= a < n for a, n in zip(at, size, strict=True)):
-                laid[:, at[0], at[1]] = kernel[:, i, j] + (0 if border == "overwritten" else laid[:, at[0], at[1]])
-    return laid
+def _lay(kernel: Tensor, position: tuple[int, int], size: tuple[int, int], border: str = "zeros") -> Tensor:
+    """Kernels (C, k, k) laid over a map of this size with their middle on a position: (C, H, W)."""
+    k, (height, width) = kernel.shape[1], size
+    (rows, down), (columns, across) = (_met(p, k, n, border) for p, n in zip(position, size, strict=True))
+    taps, places = kernel * (down[:, None] & across), width * rows[:, None] + columns
+    laid = kernel.new_zeros(len(kernel), height * width).index_add(1, places.flatten(), taps.flatten(1))
+    return laid.view(-1, height, width)
 
 
-@question(
-    "3.2", "The row and the column of a convolution", "medium", 20, points=4,
-    answers=("implied_row", "implied_column"), without=("toeplitz", "implied_attention"),
-)  # fmt: skip
+MATRIX, WITHOUT = ("implied_row", "implied_column"), ("toeplitz", "implied_attention")
+
+
+@question("3.2", "The row and the column of a convolution", "medium", 20, points=4, answers=MATRIX, without=WITHOUT)
 def implied_attention(
     implied_row: Callable[..., Tensor],
     implied_column: Callable[..., Tensor],
@@ -284,7 +224,7 @@ def implied_attention(
         row(implied_row, cases)
     if part != "rows":
         column(implied_column, cases)
-    return "the row gathers, the column scatters: the one is the other with the kernel turned."
+    return SAY["implied_attention"]["praise"]
 
 
 # ---- 3.3: the effective receptive field
@@ -310,10 +250,7 @@ class SmallNet(nn.Module):
 
 
 @runs_remotely
-def field_of(
-    answer: Callable[[nn.Module, Tensor], Tensor], sizes: list[int], state: dict[str, Tensor], images: Tensor,
-    training: bool,
-) -> dict[str, Any]:  # fmt: skip
+def field_of(answer: Callable, sizes: list[int], state: dict[str, Tensor], images: Tensor, training: bool) -> dict:
     """What an answer gives for a SmallNet and images, and what has become of both."""
     model = SmallNet(*sizes)
     model.load_state_dict(state)
@@ -334,28 +271,30 @@ def field_of(
 Field = tuple[int, int, tuple[int, int, int], bool, bool, int]
 """Channels and kernel of the network; number, height and width of the images; whether it is in training; whether it is
 looked at afterwards; a seed."""
+FIELDS: tuple[Field, ...] = (
+    (4, 5, (3, 12, 16), False, False, 51),
+    (4, 5, (3, 12, 16), True, True, 52),
+    (4, 5, (3, 12, 16), False, True, 53),
+)
 Area = tuple[tuple[float, ...] | int, float]
 """A field's values, or a seed for some; a share."""
+AREAS: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75), (70, 0.6))
 
 
-@question(
-    "3.3", "How far it sees, and how much of it", "hard", 25, points=4,
-    answers=("effective_field", "area_holding"), without=("effective_receptive_field",),
-)  # fmt: skip
+REACH, LIBRARY = ("effective_field", "area_holding"), ("effective_receptive_field",)
+
+
+@question("3.3", "How far it sees, and how much of it", "hard", 25, points=4, answers=REACH, without=LIBRARY)
 def effective_field(
     field: Callable[[nn.Module, Tensor], Tensor],
     area: Callable[[Tensor, float], int],
-    cases: tuple[Field, ...] = (
-        (4, 5, (3, 12, 16), False, False, 51),
-        (4, 5, (3, 12, 16), True, True, 52),
-        (4, 5, (3, 12, 16), False, True, 53),
-    ),
-    areas: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75), (70, 0.6)),
+    cases: tuple[Field, ...] = FIELDS,
+    areas: tuple[Area, ...] = AREAS,
 ) -> str:
     for case in cases:
         _check_field(field, *case)
     pixels(area, areas)
-    return "sizes of gradients, averaged over images and colours; and half of them on so many pixels."
+    return SAY["effective_field"]["praise"]
 
 
 def _net(dim: int, k: int, seed: int) -> SmallNet:
@@ -371,42 +310,30 @@ def _net(dim: int, k: int, seed: int) -> SmallNet:
 
 
 def _check_field(
-    answer: Callable[..., Tensor],
-    dim: int,
-    k: int,
-    shape: tuple[int, int, int],
-    training: bool,
-    looked_at: bool,
-    seed: int,
+    answer: Callable, dim: int, k: int, shape: tuple[int, int, int], training: bool, looked_at: bool, seed: int
 ) -> None:
-    model, (count, *size) = _net(dim, k, seed), shape
+    model, (count, *size), say = _net(dim, k, seed), shape, SAY["effective_field"]
     images = torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed + 1))
     state = dict(model.state_dict())
     told = field_of(answer, [dim, k], state, images.clone(), training)
-    hint_if(not isinstance(told, dict), "your function gave nothing that could be read; it should return a tensor (H, "
-        "W).")  # fmt: skip
+    hint_if(not isinstance(told, dict), say["nothing"])
     expected = fields.effective_field(_net(dim, k, seed).double(), images.double())
     if training:
-        expected = replace(expected, otherwise="The model came in training mode, with dropout at work and a batch norm "
-            "that mixes the images: ask it as it evaluates.")  # fmt: skip
+        expected = replace(expected, says={**expected.says, "otherwise": say["in training mode"]})
     expected.compare(told.get("field"))
-    came, kept = "training" if training else "evaluation", told.get("state") or {}
-    for changed, hint in (
-        (told.get("modes") != [training] * len(list(model.modules())), f"the model came in {came} mode and should be "
-         "in it again afterwards: whoever gave it to you goes on with it."),
-        (any(gradient is not None for gradient in told.get("gradients", ())), "your call has left gradients in the "
-         "model's parameters, and the next optimizer step would use them: torch.autograd.grad asks for the images' "
-         "alone."),
-        (any(told.get("frozen", ())), "you have switched off the gradients of the model's parameters for good."),
-        (told.get("asks") or not is_close(told.get("images", torch.empty(0)), images), "the images that you were given "
-         "are not as they were (requires_grad counts as well): work on a copy."),
-        (any(not is_close(kept.get(name, torch.empty(0)), value) for name, value in state.items()), "something in the "
-         "model's state dict has changed."),
-    ):  # fmt: skip
-        hint_if(looked_at and changed, f"the field is right, but {hint}")
+    kept, same = told.get("state") or {}, is_close(told.get("images", torch.empty(0)), images)
+    changed = {
+        "mode": told.get("modes") != [training] * len(list(model.modules())),
+        "gradients": any(gradient is not None for gradient in told.get("gradients", ())),
+        "frozen": any(told.get("frozen", ())),
+        "images": told.get("asks") or not same,
+        "state": any(not is_close(kept.get(name, torch.empty(0)), value) for name, value in state.items()),
+    }
+    for name, wrong in changed.items():
+        hint_if(looked_at and wrong, say["before"] + say[name].format(mode="training" if training else "evaluation"))
 
 
-def area_inputs(areas: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75), (70, 0.6))) -> Iterator[tuple]:
+def area_inputs(areas: tuple[Area, ...] = AREAS) -> Iterator[tuple]:
     for values, share in areas:
         if isinstance(values, int):
             yield 3 * torch.rand(7, 9, generator=torch.Generator().manual_seed(values)) ** 4, share
@@ -414,29 +341,31 @@ def area_inputs(areas: tuple[Area, ...] = ((60, 0.5), ((1, 8, 1, 4, 2, 0), 0.75)
             yield torch.tensor(values, dtype=torch.float32).reshape(2, -1), share
 
 
-@task(area_inputs)
+@task(area_inputs, SAY["pixels"])
 def pixels(field: Tensor, share: float) -> Expected:
-    sizes = field.double().flatten().sort(descending=True).values
+    given = field.double().flatten()
+    sizes = given.sort(descending=True).values
     inside, wanted, n = sizes.cumsum(0), share * sizes.sum(), len(sizes)
-    right = int((inside < wanted).sum()) + 1
-    mistakes = [
-        (right - 1, "that is one pixel too few: together they should hold AT LEAST the share."),
-        (right / n, "that is a share of the area; asked for is the number of pixels."),
-        (100 * right / n, "that is a share of the area in per cent; asked for is the number of pixels."),
-        (int((sizes.flip(0).cumsum(0) < wanted).sum()) + 1, "it counts from the faintest pixel; the fewest pixels that "
-         "do are the brightest ones."),
-        (int((field.double().flatten().cumsum(0) < wanted).sum()) + 1, "it takes the pixels in the order in which they "
-         "lie; the fewest pixels that do are the brightest ones."),
-        ((int((sizes >= share * sizes[0]).sum()), int((sizes > share * sizes[0]).sum())), "that counts the pixels "
-         "above a share of the largest VALUE; asked for is a share of the SUM."),
-        (int((inside <= wanted).sum()) + 1, "one too many where the pixels hold the share exactly: AT LEAST the share "
-         "is enough."),
-        (int((inside < share).sum()) + 1, "the field does not sum to 1: its sum counts."),
-        (round(share * n), "that is the share of the pixels, whatever they hold."),
-        (n, "those are all pixels; fewer hold that share."),
-    ]  # fmt: skip
-    return Expected(f"for a share of {share:g}, the number of pixels", right, mistakes, "Sort the pixels, the "
-        "brightest first, and add them up until the share is reached.")  # fmt: skip
+
+    def reached(inside: Tensor, wanted: Tensor | float = wanted) -> int:
+        return int((inside < wanted).sum()) + 1
+
+    right = reached(inside)
+    mistakes = {
+        "one too few": right - 1,
+        "a share of the area": right / n,
+        "per cent of the area": 100 * right / n,
+        "faintest first": reached(sizes.flip(0).cumsum(0)),
+        "as they lie": reached(given.cumsum(0)),
+        "above a share of the largest": tuple(
+            int(above(sizes, share * sizes[0]).sum()) for above in (torch.ge, torch.gt)
+        ),
+        "more than the share": int((inside <= wanted).sum()) + 1,
+        "sum not counted": reached(inside, share),
+        "share of the pixels": round(share * n),
+        "all pixels": n,
+    }
+    return Expected(f"for a share of {share:g}, the number of pixels", right, mistakes)
 
 
 # ---- 3.4: a hypothesis and its control
@@ -446,12 +375,10 @@ Kernels = tuple[int, int, int, int]
 KERNELS: tuple[Kernels, ...] = ((3, 7, 1, 61), (4, 5, 1, 62), (2, 5, 2, 63))
 LOGITS = ((6, 4, 64), (1, 3, 65), (5, 5, 66))
 """Images, classes, seed."""
+EXPERIMENT = ("crop_kernels", "energy_removed", "control_kernels", "effect")
 
 
-@question(
-    "3.4", "A crop and its control", "hard", 30, points=5,
-    answers=("crop_kernels", "energy_removed", "control_kernels", "effect"),
-)  # fmt: skip
+@question("3.4", "A crop and its control", "hard", 30, points=5, answers=EXPERIMENT)
 def experiment(
     crop_kernels: Callable[[Tensor, int], Tensor],
     energy_removed: Callable[[Tensor, Tensor], Tensor],
@@ -461,13 +388,16 @@ def experiment(
     answers: tuple[tuple[int, int, int], ...] = LOGITS,
     parts: tuple[str, ...] = ("crop", "removed", "control", "effect"),
 ) -> str:
-    checks = {"crop": (crop, crop_kernels), "removed": (removed, energy_removed), "control": (control, control_kernels)}
-    for part, (check, answer) in checks.items():
+    checks = {
+        "crop": (crop, crop_kernels, cases),
+        "removed": (removed, energy_removed, cases),
+        "control": (control, control_kernels, cases),
+        "effect": (effect_of, effect, answers),
+    }
+    for part, (check, *asked) in checks.items():
         if part in parts:
-            check(answer, cases)
-    if "effect" in parts:
-        effect_of(effect, answers)
-    return "a crop, what it takes away, as much taken away elsewhere, and one number for what that does."
+            check(*asked)
+    return SAY["experiment"]["praise"]
 
 
 def kernel_inputs(cases: tuple[Kernels, ...] = KERNELS) -> Iterator[tuple[Tensor, int, Tensor]]:
@@ -479,118 +409,91 @@ def kernel_inputs(cases: tuple[Kernels, ...] = KERNELS) -> Iterator[tuple[Tensor
         yield kernels, radius, torch.rand(channels, k, k, generator=draw)
 
 
-def _rings(k: int) -> Tensor:
-    steps = (torch.arange(k) - k // 2).abs()
-    return torch.maximum(steps[:, None], steps)
-
-
-@task(lambda *cases: ((kernels, radius) for kernels, radius, _ in kernel_inputs(*cases)))
+@task(lambda *cases: ((kernels, radius) for kernels, radius, _ in kernel_inputs(*cases)), SAY["crop"])
 def crop(kernels: Tensor, radius: int) -> Expected:
     k, side = kernels.shape[1], 2 * radius + 1
-    ring, steps = _rings(k), torch.arange(k) - k // 2
-    city, round_ = steps[:, None].abs() + steps.abs(), (steps[:, None] ** 2 + steps**2).double().sqrt()
-    mistakes = [
-        (of_shape(len(kernels), side, side), "crop_kernels gives smaller kernels; they should keep their size, with "
-         "zeros outside the radius."),
-        (kernels * (ring > radius), "crop_kernels keeps what is outside the radius and takes away the inside."),
-        (kernels * (ring < radius), "crop_kernels takes away the ring AT the radius as well; that one stays."),
-        (kernels * (ring <= radius + 1), "crop_kernels keeps one ring too many."),
-        (kernels * (city <= radius), "crop_kernels adds the steps by row and by column; the larger of the two counts."),
-        (kernels * (round_ <= radius), "crop_kernels keeps a round piece; the larger of the steps by row and by column "
-         "counts, so what stays is a square."),
-        (kernels * (steps.abs() <= radius), "crop_kernels looks at the columns only; rows count as well."),
-        (kernels * (steps.abs() <= radius)[:, None], "crop_kernels looks at the rows only; columns count as well."),
-        (kernels, "crop_kernels has taken nothing away."),
-    ]  # fmt: skip
-    return Expected(f"crop_kernels with radius {radius}, of {k}×{k} "
-        "kernels,", kernels * (ring <= radius), mistakes, "A tap stays where neither its row nor its column is more "
-        "than the radius from the middle.", 1e-6)  # fmt: skip
+    ring, steps = rings(k), torch.arange(k) - k // 2
+    city, circle = steps[:, None].abs() + steps.abs(), (steps[:, None] ** 2 + steps**2).double().sqrt()
+    mistakes = {
+        "smaller kernels": of_shape(len(kernels), side, side),
+        "the outside": kernels * (ring > radius),
+        "without the ring at the radius": kernels * (ring < radius),
+        "a ring too many": kernels * (ring <= radius + 1),
+        "steps added": kernels * (city <= radius),
+        "round": kernels * (circle <= radius),
+        "columns alone": kernels * (steps.abs() <= radius),
+        "rows alone": kernels * (steps.abs() <= radius)[:, None],
+        "nothing taken": kernels,
+    }
+    what = f"crop_kernels with radius {radius}, of {k}×{k} kernels,"
+    return Expected(what, kernels * (ring <= radius), mistakes, tolerance=1e-6)
 
 
-@task(lambda *cases: ((kernels, kernels * (scores > 0.4)) for kernels, _, scores in kernel_inputs(*cases)))
+@task(
+    lambda *cases: ((kernels, kernels * (scores > 0.4)) for kernels, _, scores in kernel_inputs(*cases)), SAY["removed"]
+)
 def removed(kernels: Tensor, changed: Tensor) -> Expected:
     kernels, left, taps = kernels.double(), changed.double(), kernels[0].numel()
     whole, rest = kernels.square().sum(dim=(1, 2)), left.square().sum(dim=(1, 2))
-    mistakes = [
-        (of_shape(), "energy_removed gives one number; every kernel has a share of its own."),
-        (of_shape(1), "energy_removed gives one number; every kernel has a share of its own."),
-        (rest / whole, "energy_removed tells what is LEFT; asked for is what has gone."),
-        (whole - rest, "energy_removed gives energies; as shares of the kernel's whole they lie between 0 and 1."),
-        (100 * (whole - rest) / whole, "energy_removed gives per cent; a share lies between 0 and 1."),
-        (1 - left.abs().sum(dim=(1, 2)) / kernels.abs().sum(dim=(1, 2)), "energy_removed adds sizes; energy is the sum "
-         "of SQUARES."),
-        ((left == 0).sum(dim=(1, 2)) / taps, "energy_removed counts taps; what counts is their energy."),
-        ((whole - rest) / whole.sum(), "energy_removed divides by the energy of all kernels together; each has its "
-         "own."),
-        ((whole - rest) / rest, "energy_removed divides by what is left; the share is of the whole."),
-        ((1 - (rest / whole).sqrt(), ((kernels - left).square().sum(dim=(1, 2)) / whole).sqrt()), "energy_removed "
-         "takes a root; energy is the sum of squares itself."),
-        (1 - left.sum(dim=(1, 2)) / kernels.sum(dim=(1, 2)), "energy_removed adds the taps with their signs; energy is "
-         "the sum of their squares."),
-    ]  # fmt: skip
-    return Expected("energy_removed", (whole - rest) / whole, mistakes, "The sum of squares that has gone, by the sum "
-        "of squares that there was, kernel by kernel.", 2e-5)  # fmt: skip
+    mistakes = {
+        "one number": (of_shape(), of_shape(1)),
+        "what is left": rest / whole,
+        "energies": whole - rest,
+        "per cent": 100 * (whole - rest) / whole,
+        "sizes": 1 - left.abs().sum(dim=(1, 2)) / kernels.abs().sum(dim=(1, 2)),
+        "taps": (left == 0).sum(dim=(1, 2)) / taps,
+        "of all kernels": (whole - rest) / whole.sum(),
+        "by what is left": (whole - rest) / rest,
+        "a root": (1 - (rest / whole).sqrt(), ((kernels - left).square().sum(dim=(1, 2)) / whole).sqrt()),
+        "with signs": 1 - left.sum(dim=(1, 2)) / kernels.sum(dim=(1, 2)),
+    }
+    return Expected("energy_removed", (whole - rest) / whole, mistakes, tolerance=2e-5)
 
 
-def control_of(
-    kernels: Tensor, radius: int, scores: Tensor, *, power: float = 2, spare: bool = True, least: bool = False,
-    early: bool = False, count: bool = False, one_order: bool = False, pooled: bool = False,
-) -> Tensor:  # fmt: skip
-    """The control, or what comes of it after a mistake: each keyword is one."""
+def control_of(kernels: Tensor, radius: int, scores: Tensor, *slips: str) -> Tensor:
+    """The control, or what comes of it after slips."""
     c, k, _ = kernels.shape
-    outside = (_rings(k) > radius).flatten()
+    middle, outside, least = k * k // 2, (rings(k) > radius).flatten(), "least" in slips
     ranks = scores.double().flatten(1)
-    ranks = ranks[:1].expand(c, -1) if one_order else ranks
-    ranks = ranks.clone()
-    if spare:
-        ranks[:, k * k // 2] = torch.inf if least else -torch.inf
+    ranks = (ranks[:1].expand(c, -1) if "one order" in slips else ranks).clone()
+    if "middle" not in slips:
+        ranks[:, middle] = torch.inf if least else -torch.inf
     order = ranks.argsort(1, descending=not least)
-    energy = kernels.double().flatten(1).abs() ** power
+    energy = kernels.double().flatten(1).abs() ** (1 if "sizes" in slips else 2)
     target = (energy * outside).sum(1, keepdim=True)
-    target = target.mean().expand_as(target) if pooled else target
+    target = target.mean().expand_as(target) if "pooled" in slips else target
     sorted_ = energy.gather(1, order)
-    gone_before = sorted_.cumsum(1) - sorted_
-    takes = sorted_.cumsum(1) <= target if early else gone_before < target * (1 - 1e-9)
-    if count:
+    gone = sorted_.cumsum(1)
+    takes = gone <= target if "early" in slips else gone - sorted_ < target * (1 - 1e-9)
+    if "taps" in slips:
         takes = torch.arange(k * k).expand(c, -1) < outside.sum()
-    if spare:
-        takes = takes & (order != k * k // 2)
+    if "middle" not in slips:
+        takes = takes & (order != middle)
     return kernels.flatten(1).masked_fill(torch.zeros_like(takes).scatter(1, order, takes), 0).view_as(kernels)
 
 
-@task(kernel_inputs)
+@task(kernel_inputs, SAY["control"])
 def control(kernels: Tensor, radius: int, scores: Tensor) -> Expected:
-    def slip(**how: Any) -> Tensor:
-        return control_of(kernels, radius, scores, **how)
+    def after(*slips: str) -> Tensor:
+        return control_of(kernels, radius, scores, *slips)
 
-    mistakes = [
-        (slip(spare=False), "control_kernels takes the middle tap as well; it stays in the crop, so it stays here."),
-        ((slip(least=True), slip(least=True, spare=False)), "control_kernels begins with the lowest score; the highest "
-         "goes first."),
-        ((slip(early=True), slip(early=True, spare=False)), "control_kernels stops one tap too early: it goes on until "
-         "AT LEAST as much energy is gone."),
-        (slip(count=True), "control_kernels takes away as many TAPS as the crop does; it should be as much ENERGY."),
-        (slip(count=True, spare=False), "control_kernels takes away as many TAPS as the crop does, and the middle may "
-         "be one of them; it should be as much ENERGY, without the middle."),
-        (slip(power=1), "control_kernels adds sizes; energy is the sum of squares."),
-        (slip(one_order=True), "control_kernels takes every kernel's taps in the first one's order; each has scores of "
-         "its own."),
-        (slip(pooled=True), "control_kernels takes away the same energy from every kernel; each one's own crop says "
-         "how much."),
-        (kernels * (_rings(kernels.shape[1]) <= radius), "control_kernels gives the crop itself; the control takes as "
-         "much away ELSEWHERE, by the scores."),
-        (kernels - slip(), "control_kernels gives what is taken away; asked for is what is left."),
-        (kernels, "control_kernels has taken nothing away."),
-        (control_of(kernels, radius, kernels.square()), "control_kernels goes by the size of the taps; the scores say "
-         "the order."),
-    ]  # fmt: skip
-    otherwise = (
-        "For each kernel: one tap after the other, the highest score first, never the middle one, until at least the "
-        "crop's energy is gone."
-    )
-    if radius >= kernels.shape[1] // 2:
-        otherwise = "With this radius the crop takes nothing away, so the control takes nothing away."
-    return Expected(f"control_kernels with radius {radius}", slip(), mistakes, otherwise, 1e-6)
+    right, k = after(), kernels.shape[1]
+    mistakes = {
+        "middle as well": after("middle"),
+        "lowest first": (after("least"), after("least", "middle")),
+        "stops early": (after("early"), after("early", "middle")),
+        "taps for energy": after("taps"),
+        "taps for energy, and the middle": after("taps", "middle"),
+        "sizes": after("sizes"),
+        "one order for all": after("one order"),
+        "same energy for all": after("pooled"),
+        "the crop": kernels * (rings(k) <= radius),
+        "what is taken": kernels - right,
+        "nothing taken": kernels,
+        "by size": control_of(kernels, radius, kernels.square()),
+    }
+    otherwise = "nothing to take" if radius >= k // 2 else "otherwise"
+    return Expected(f"control_kernels with radius {radius}", right, mistakes, otherwise, 1e-6)
 
 
 def logit_inputs(cases: tuple[tuple[int, int, int], ...] = LOGITS) -> Iterator[tuple[Tensor, Tensor]]:
@@ -600,41 +503,32 @@ def logit_inputs(cases: tuple[tuple[int, int, int], ...] = LOGITS) -> Iterator[t
         yield logits, logits + 1.5 * torch.randn(images, classes, generator=draw)
 
 
-@task(logit_inputs)
+@task(logit_inputs, SAY["effect_of"])
 def effect_of(logits: Tensor, changed: Tensor) -> Expected:
     logits, changed, classes = logits.double(), changed.double(), logits.shape[1]
     p, q, raw = logits.softmax(1), changed.softmax(1), (logits - changed).abs()
     apart, squares = (p - q).abs().sum(1), ((p - q) ** 2).sum(1)
     over_images = (logits.softmax(0) - changed.softmax(0)).abs().sum(1)
-    mistakes = [
-        (apart.mean(), "effect lacks the half: every probability that one class loses another one gains, and it should "
-         "be counted once."),
-        (apart.sum() / 2, "effect sums over the images; the mean is asked for."),
-        (apart.sum(), "effect sums over the images, and the half is missing."),
-        (apart.mean() / classes, "effect takes the mean over the classes; over them it is a sum, and its half."),
-        (apart.mean() / classes / 2, "effect takes the mean over the classes; over them it is a sum."),
-        ((raw.sum(1).mean() / 2, raw.sum(1).mean(), raw.mean()), "effect compares the logits; make them probabilities "
-         "first."),
-        (over_images.mean() / 2, "effect's softmax runs over the images; the probabilities of ONE image sum to 1."),
-        (apart.amax() / 2, "effect takes the worst image; the mean is asked for."),
-        ((p.argmax(1) != q.argmax(1)).double().mean(), "effect counts the images whose answer changes; asked for is "
-         "how far the probabilities move."),
-        ((squares.mean(), squares.mean() / 2), "effect takes squares; absolute values are asked for."),
-        (squares.sqrt().mean(), "effect takes the root of squares; absolute values are asked for."),
-        ((p - q).abs().amax(1).mean(), "effect looks at the class that moves most; the sum over all of them counts."),
-        (of_shape(len(logits)), "effect gives a number for each image; their mean is asked for."),
-    ]  # fmt: skip
-    nothing = (
-        _is_zero,
-        "effect is 0 for answers that differ: what one class loses, another gains, so do differences of opposite sign "
-        "cancel in it?",
-    )
-    return Expected("effect", apart.mean() / 2, mistakes, "Probabilities, the sizes of their differences summed over "
-        "the classes, half of it, the mean over the images.", 2e-5, [nothing])  # fmt: skip
+    mistakes = {
+        "no half": apart.mean(),
+        "summed over images": apart.sum() / 2,
+        "summed over images, no half": apart.sum(),
+        "mean over classes, no half": apart.mean() / classes,
+        "mean over classes": apart.mean() / classes / 2,
+        "logits": (raw.sum(1).mean() / 2, raw.sum(1).mean(), raw.mean()),
+        "softmax over images": over_images.mean() / 2,
+        "worst image": apart.amax() / 2,
+        "answers that change": (p.argmax(1) != q.argmax(1)).double().mean(),
+        "squares": (squares.mean(), squares.mean() / 2),
+        "root of squares": squares.sqrt().mean(),
+        "largest class": (p - q).abs().amax(1).mean(),
+        "one for each image": of_shape(len(logits)),
+    }
 
+    def is_zero(made: Any) -> bool:
+        return isinstance(made, Tensor | float) and torch.as_tensor(made).numel() == 1 and abs(float(made)) < 1e-6
 
-def _is_zero(made: Any) -> bool:
-    return isinstance(made, Tensor | float) and torch.as_tensor(made).numel() == 1 and abs(float(made)) < 1e-6
+    return Expected("effect", apart.mean() / 2, mistakes, tolerance=2e-5, signs={"zero": is_zero})
 
 
 conclusions = written("3.5", "What it shows, and what it cannot", 15, points=4)

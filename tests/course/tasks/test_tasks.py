@@ -221,7 +221,8 @@ def test_a_result_like_no_known_mistakes_gets_the_general_hint(name: str) -> Non
     first = next(iter(parts_of(task.explained(next(iter(task.inputs())))).values()))
     with pytest.raises(Hint) as raised:
         task(answer_of(task, right(task, other)))
-    assert callable(first.otherwise) or first.say(first.otherwise) in str(raised.value)
+    if first.otherwise in first.says:
+        assert first.say(first.otherwise) in str(raised.value)
 
 
 def test_the_tasks_are_found() -> None:
@@ -236,5 +237,9 @@ def test_each_sentence_is_one_that_a_check_says(path: Path) -> None:
     def names(table: dict[str, Any]) -> set[str]:
         return {*table, *(name for value in table.values() if isinstance(value, dict) for name in names(value))}
 
+    def is_in_code(name: str) -> bool:
+        """Itself, or all the slips that it joins by commas."""
+        return f'"{name}"' in code or all(f'"{slip}"' in code for slip in name.split(", "))
+
     own = {"praise", "otherwise", "before", "wants"}
-    assert not [name for name in names(tomllib.loads(path.read_text())) - own if f'"{name}"' not in code]
+    assert not [name for name in names(tomllib.loads(path.read_text())) - own if not is_in_code(name)]
