@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from c2f.fast.depthwise import toeplitz
-from c2f.maps.kernels import rings
+from c2f.maps.receptive_field import rings
 from c2f_course.grading.assignment import question, written
 from c2f_course.grading.remote import runs_remotely
 from c2f_course.tasks import fields

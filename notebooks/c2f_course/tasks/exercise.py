@@ -250,12 +250,12 @@ class Task:
     inputs: Inputs
     """The cases, each a sequence of arguments; its own arguments ask for others."""
     says: Says
-    """The hints by the names of the mistakes, and as "praise" why the answer is right. Those of a part of the result may
-    be in a table of its name."""
+    """The hints by the names of the mistakes, and as "praise" why the answer is right. A part of the result may have a
+    table of its own, of its name."""
     wants: type = tuple
-    """Where a result has several parts: a dictionary with their names, or a tuple ("wants" is the hint for the rest)."""
+    """Of a result with several parts: a dictionary with their names, or a tuple ("wants" is the hint for the rest)."""
     errors: Mapping[str, str] = field(default_factory=dict)
-    """What a raised error's sentence, in small letters, holds after a known mistake -> the name of the hint."""
+    """A part of an error's sentence, in small letters, after a known mistake -> the name of the hint."""
     ask: Callable[..., Any] = lambda answer, *inputs: answer(*inputs)
     """How an answer is asked, where it is no function."""
 
@@ -324,7 +324,7 @@ class Task:
                 "Stay with torch's operations.")  # fmt: skip
 
 
-def task(inputs: Inputs | Sequence[Sequence[Any]], says: Says = {}, **how: Any) -> Callable[[Callable], Task]:
+def task(inputs: Inputs | Sequence[Sequence[Any]], says: Says, **how: Any) -> Callable[[Callable], Task]:
     """Turn a function of the inputs that gives an Expected into a Task. `inputs` are cases, or what gives them."""
     cases = inputs if callable(inputs) else lambda cases=inputs: cases
     return lambda expected: Task(expected, cases, says, **how)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2f.fast.depthwise import toeplitz
-from c2f.maps.kernels import rings
+from c2f.maps.receptive_field import rings
 from c2f_course.grading.assignment import load_assignment
 from c2f_course.tasks import assignment_3 as checks
 
