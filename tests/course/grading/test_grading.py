@@ -84,7 +84,7 @@ def test_hostile_submissions_gain_nothing_and_harm_nobody(tmp_path: Path, monkey
         for path in [*submissions.iterdir(), *places["tests"].iterdir()]
         if path.is_file() and path.name != "large.ipynb"
     }
-    assignment = replace(assignment, limits=Limits(seconds=90, cell_seconds=4, answer_seconds=30))
+    assignment = replace(assignment, limits=Limits(seconds=90, cell_seconds=3, answer_seconds=30))
     results = list(grade.grade_folder(grade.find_submissions(submissions)[0], assignment, grades))
     points = {result.student: {q.number: q.points for q in result.questions} for result in results}
     assert {name: points[name] for name in expected} == expected
