@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from c2f.bench.measure import Conditions, forward_pass, interleaved, median_and_range, say_versions, training_step
-from c2f.maps.picture import AMBER, PURPLE, SKY, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
+from c2f.picture import AMBER, PURPLE, SKY, TEST, TRAIN, WINDOW, Picture, new_figure, tidy
 from c2f.training.recipes import RECIPES, Recipe
 from c2f.training.run import Run, load_run
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from c2f.maps.picture import AMBER, SKY, TEST, TRAIN, Picture, new_figure, tidy
+from c2f.picture import AMBER, SKY, TEST, TRAIN, Picture, new_figure, tidy
 
 WAYS = {
     ("conv2d", "contiguous_format"): ("F.conv2d, NCHW", TEST, "o"),

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from c2f.maps.modulation import Modulation
-from c2f.maps.picture import COUNTS, SIGNED, WINDOW, Picture, as_pixels, new_figure, number, outline, symmetric_limit
+from c2f.picture import COUNTS, SIGNED, WINDOW, Picture, as_pixels, new_figure, number, outline, symmetric_limit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from c2f.maps.modulation import Position, check_position
-from c2f.maps.picture import WINDOW, Picture, new_figure, outline
 from c2f.models.conv2former import ODD, Conv2Former
 from c2f.models.inputs import evaluating
+from c2f.picture import WINDOW, Picture, new_figure, outline
 
 if TYPE_CHECKING:
     from matplotlib.colors import Normalize

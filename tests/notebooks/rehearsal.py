@@ -21,7 +21,7 @@ import nbformat
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from c2f.maps.picture import Picture
+from c2f.picture import Picture
 from c2f.training import loop
 from c2f.training.data import Dataset, Split
 from c2f.training.run import History

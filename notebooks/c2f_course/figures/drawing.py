@@ -12,9 +12,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from c2f.maps import picture
-from c2f.maps.picture import HERE, INK, PURPLE, SIGNED, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure
-from c2f.maps.picture import outline as outline  # used by others only
+from c2f import picture
+from c2f.picture import HERE, INK, PURPLE, SIGNED, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure
+from c2f.picture import outline as outline  # used by others only
 
 KINDS = ((TRAIN, "-"), (TEST, "--"), (WINDOW, "-."), (PURPLE, ":"))  # colour and stroke: told apart in grey as well
 

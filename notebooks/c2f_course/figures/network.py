@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from c2f.maps.picture import INK, SOFT, TEST, TRAIN, Picture
 from c2f.models import Conv2Former
 from c2f.models.conv2former import STEM_STRIDE
+from c2f.picture import INK, SOFT, TEST, TRAIN, Picture
 from c2f_course.figures.drawing import arrow, box, new_diagram
 
 WEIGHTS, VALUES = TEST, TRAIN

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from c2f.maps.picture import INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, number
+from c2f.picture import INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, number
 from c2f_course.figures.drawing import draw_signed, finish, outline, scale_below, subplots
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
 from c2f_course.widgets.panel import Box, Panel

@@ -10,8 +10,8 @@ import torch
 from matplotlib.colors import ListedColormap
 from torch import Tensor
 
-from c2f.maps.picture import SOFT, TEST, TRAIN, Picture, number
 from c2f.models.conv2former import fuse
+from c2f.picture import SOFT, TEST, TRAIN, Picture, number
 from c2f_course.figures.drawing import draw_signed, finish, hide_ticks, show_image, subplots, told
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
 

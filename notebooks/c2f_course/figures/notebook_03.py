@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from c2f.maps.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f.models import VARIANTS, Conv2Former, Conv2FormerConfig
 from c2f.models.conv2former import STEM_STRIDE, Block
 from c2f.models.cost import MultiplyAdds, count_parameters, multiply_adds
+from c2f.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f_course.figures.drawing import finish, hide_ticks, show_image, subplots, told
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
 from c2f_course.figures.notebook_01 import median_seconds

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, number
+from c2f.picture import SOFT, TEST, TRAIN, WINDOW, Picture, new_figure, number
 from c2f.training import augment as ops
 from c2f.training.recipes import Recipe
 from c2f_course.figures.drawing import finish, show_image, subplots, told

@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from c2f.maps.picture import INK, SOFT, TEST, TRAIN, Display, Picture
+from c2f.picture import INK, SOFT, TEST, TRAIN, Display, Picture
 from c2f_course.figures.drawing import KINDS, arrow, box, curves, finish, new_diagram, subplots
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f.maps.receptive_field import ReceptiveField, describe, energy_by_radius, mean_radius, rings
+from c2f.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f_course.figures.drawing import finish, subplots, told
 
 COLOURS = (SOFT, TEST, TRAIN)  # of up to three things compared, the first one the quiet one

@@ -18,9 +18,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, to_rgba
 from torch import Tensor
 
-from c2f.maps.picture import HERE, INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number
 from c2f.models.baselines import BlockAttention
 from c2f.models.cost import MultiplyAdds
+from c2f.picture import HERE, INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number
 from c2f_course.figures.drawing import draw_signed, finish, median_bars, outline, scale_below, subplots, told
 from c2f_course.figures.notebook_01 import lay_over
 

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from c2f.maps.picture import PURPLE, SKY, SOFT, TEST, TRAIN, WINDOW, Picture
+from c2f.picture import PURPLE, SKY, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f.training.run import History
 from c2f_course.figures.drawing import KINDS, finish, median_bars, outline_histograms, subplots, told
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from c2f.maps.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number
+from c2f.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, number
 from c2f_course.figures.drawing import KINDS, curves, draw_signed, finish, outline_histograms, subplots, told
 from c2f_course.figures.notebook_02 import PAPER_FUSIONS
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2f.fast.depthwise import toeplitz
-from c2f.maps.picture import INK, number
+from c2f.picture import INK, number
 from c2f_course.widgets.base import Explorer, choice, numbered, slider
 from c2f_course.widgets.panel import Box, Panel, draw
 

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from c2f.maps.picture import TEST, TRAIN, Display, Picture, new_figure, tidy
+from c2f.picture import TEST, TRAIN, Display, Picture, new_figure, tidy
 from c2f.training.loop import Callback, TrainingState
 
 LINES = (("train", "training images", TRAIN, "o-"), ("test", "test images", TEST, "s--"))

@@ -12,10 +12,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from c2f.maps.modulation import Modulation, channels_by_effect, implied_attention, modulation_at, parts_of
-from c2f.maps.picture import INK, number, symmetric_limit
 from c2f.models import Conv2Former
 from c2f.models.baselines import BlockAttention, Swin
 from c2f.models.conv2former import ConvModParts
+from c2f.picture import INK, number, symmetric_limit
 from c2f.training.augment import normalize
 from c2f_course.widgets.base import Explorer, check_images, choice, numbered, offer, slider
 from c2f_course.widgets.panel import Box, Panel, draw

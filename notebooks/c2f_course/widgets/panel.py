@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from c2f.maps.picture import INK, SIGNED, WINDOW
+from c2f.picture import INK, SIGNED, WINDOW
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2f.maps.picture import SKY, WINDOW
 from c2f.maps.receptive_field import (
     FAINTEST,
     HEAT,
@@ -15,6 +14,7 @@ from c2f.maps.receptive_field import (
     effective_receptive_field,
 )
 from c2f.models import Conv2Former
+from c2f.picture import SKY, WINDOW
 from c2f.training.augment import normalize
 from c2f_course.widgets.base import Explorer, check_images, choice, offer
 from c2f_course.widgets.panel import Box, Panel, draw

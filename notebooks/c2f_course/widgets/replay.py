@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from c2f.maps.picture import TEST, TRAIN, Picture, new_figure, number, symmetric_limit, tidy
 from c2f.maps.recording import BlockFrames, Recording
+from c2f.picture import TEST, TRAIN, Picture, new_figure, number, symmetric_limit, tidy
 from c2f_course.widgets.base import Explorer, choice, numbered, slider
 from c2f_course.widgets.panel import Box, Panel, draw, svg
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from c2f.maps.picture import Picture
+from c2f.picture import Picture
 from c2f_course.figures import notebook_09 as ablations
 from c2f_course.tasks.far_apart import draw_strips
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from c2f.maps.picture import Picture
+from c2f.picture import Picture
 from c2f.training.run import EpochRecord, History
 from c2f_course.figures import notebook_08 as comparison
 from c2f_course.figures.notebook_08 import Race

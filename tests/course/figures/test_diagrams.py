@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from c2f.maps import Picture
-from c2f.maps.picture import HERE
 from c2f.models.conv2former import VARIANTS, Conv2Former
+from c2f.picture import HERE
 from c2f_course.figures import plot_course, plot_network
 from c2f_course.figures.network import COURSE
 
