@@ -1,6 +1,7 @@
 """Put what `c2f bench` measured on several occasions into docs/speed.md: `python docs/speed_tables.py FOLDER…`.
 
-Each folder is one occasion, an `--out` of `c2f bench`. The headline is given for all of them, the tables for the first.
+Each folder is one occasion, an `--out` of `c2f bench`. The headline is given for all of them, each table for the first
+that has it.
 """
 
 import json
@@ -42,6 +43,10 @@ def headlines(occasions: list[dict[str, dict[str, Any]]]) -> str:
     return markdown_table(header, [[name, *values] for name, values in rows.items()])
 
 
+def first_of_each(occasions: list[dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    return {name: bench for occasion in reversed(occasions) for name, bench in occasion.items()}
+
+
 def table(bench: dict[str, Any]) -> str:
     notes = "\n".join(f"* {note}" for note in bench["notes"])
     return f"**{bench['title']}**\n\n{markdown_table(bench['table']['header'], bench['table']['rows'])}\n\n{notes}"
@@ -49,7 +54,7 @@ def table(bench: dict[str, Any]) -> str:
 
 def main(folders: list[Path]) -> None:
     occasions = [load(folder) for folder in folders]
-    tables = "\n\n".join(table(bench) for bench in occasions[0].values())
+    tables = "\n\n".join(map(table, first_of_each(occasions).values()))
     page = PAGE.read_text(encoding="utf-8")
     for name, text in (("headlines", headlines(occasions)), ("tables", tables)):
         inside = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

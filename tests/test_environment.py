@@ -586,7 +586,7 @@ def test_a_wheel_brings_the_weights_and_finds_them_from_any_folder(tmp_path: Pat
 
 def test_an_editable_installation_is_the_clone_itself(tmp_path: Path) -> None:
     (path,) = build(tmp_path, "editable")  # no folder c2f/ beside it, which would hide the package
-    assert (tmp_path / "unpacked" / path).read_text().split() == [str(ROOT), str(ROOT / "notebooks")]
+    assert (tmp_path / "unpacked" / path).read_text().splitlines() == [str(ROOT), str(ROOT / "notebooks")]
 
 
 # No network

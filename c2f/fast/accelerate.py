@@ -22,7 +22,8 @@ FAST = (DepthwiseConv2d, FastPointwiseConv2d, FastGELU)  # the base of each is P
 def accelerate(model: nn.Module) -> nn.Module:
     """Give every layer of `model` that can be computed sooner its fast class; returns the same model.
 
-    Subclasses of PyTorch's layers are left alone, since they may compute something else.
+    Subclasses of PyTorch's layers are left alone, since they may compute something else. For the same reason, tools
+    that count operations by a layer's class (thop, ptflops) overlook accelerated layers: `restore` the model first.
     """
     for module in model.modules():
         if fast := _fast_class(module):

@@ -10,15 +10,7 @@ from c2f.models.conv2former import VARIANTS, Conv2Former, Conv2FormerConfig, Con
 from c2f.models.inputs import transforms
 from c2f.models.weights import load_trained_weights
 
-__all__ = [
-    "VARIANTS",
-    "Conv2Former",
-    "Conv2FormerConfig",
-    "ConvMod",
-    "create_model",
-    "list_models",
-    "transforms",
-]
+__all__ = ["VARIANTS", "Conv2Former", "Conv2FormerConfig", "ConvMod", "create_model", "list_models", "transforms"]
 
 
 def list_models() -> list[str]:

@@ -128,7 +128,8 @@ def train(
         average = AveragedModel(model, **averaging) if recipe.ema else None
         evaluated = average.module if average else model
         forward = DistributedDataParallel(model) if world > 1 else model
-        forward = torch.compile(forward) if recipe.compile else forward
+        # For each size by itself: with sizes left open, Inductor fails on norms like ours and torchvision's ConvNeXt's.
+        forward = torch.compile(forward, dynamic=False) if recipe.compile else forward
 
         # 2. Where to begin: at the start, or where an earlier process stopped.
         steps_per_epoch = len(data.train) // recipe.batch_size

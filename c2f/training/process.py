@@ -47,11 +47,10 @@ def processes() -> Iterator[tuple[int, int]]:
         yield 0, 1
         return
     ours = not dist.is_initialized()  # else the caller's own script has done it, and goes on with it
-    on_cuda = torch.cuda.is_available()
-    if ours and on_cuda:
+    if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if ours:
-        dist.init_process_group("nccl" if on_cuda else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield dist.get_rank(), world
     finally:

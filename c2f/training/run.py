@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from c2f.device import describe_versions
+from c2f.fast.accelerate import FAST
 from c2f.files import write_atomically, write_json
 from c2f.models import create_model, list_models
 from c2f.training.data import Dataset
@@ -38,6 +39,7 @@ from c2f.training.recipes import Recipe
 
 MAGIC = b"c2f checkpoint 3\n"
 DIGEST_BYTES = hashlib.sha256().digest_size
+NOT_AT_INFERENCE = ("training", "p", "momentum", "name", "num_classes")  # they change no prediction, or no shape fits
 
 
 class CheckpointError(ValueError):
@@ -126,7 +128,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Load a state dict; raises CheckpointError in one sentence where the weights are another model's."""
-    if unlike := _first_difference(weights, module.state_dict()):
+    if unlike := _first_difference(_shapes(weights), _shapes(module.state_dict())):
         name, found, expected = unlike
         raise CheckpointError(
             f"{source} belongs to another model: {name} is {found} there and {expected} here; create the model as it "
@@ -135,9 +137,12 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
     module.load_state_dict(weights)
 
 
-def _first_difference(weights: dict[str, Tensor], others: dict[str, Tensor]) -> tuple[str, Any, Any] | None:
-    """The name of the first tensor whose shapes differ, and these; None where there is none."""
-    a, b = ({name: tuple(value.shape) for name, value in each.items()} for each in (weights, others))
+def _shapes(weights: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: tuple(value.shape) for name, value in weights.items()}
+
+
+def _first_difference(a: dict[str, Any], b: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first name whose values differ, and these; None where there is none."""
     names = (name for name in [*a, *b] if a.get(name) != b.get(name))
     return next(((name, a.get(name, "missing"), b.get(name, "missing")) for name in names), None)
 
@@ -177,7 +182,7 @@ def describe_model(model: nn.Module, classes: int) -> dict[str, Any]:
         return {"model": name, "overrides": overrides}
     for described in (overrides, {**overrides, "num_classes": classes}):
         with torch.device("meta"):
-            unlike = _first_difference(model.state_dict(), create_model(name, **described).state_dict())
+            unlike = _first_difference(_parts(model), _parts(create_model(name, **described)))
         if unlike is None:
             return {"model": name, "overrides": described}
     changed, found, expected = unlike
@@ -186,6 +191,16 @@ def describe_model(model: nn.Module, classes: int) -> dict[str, Any]:
         f"run could not be loaded; name it otherwise to train it as a model of your own, for instance "
         f"model.name = 'my model'."
     )
+
+
+def _parts(model: nn.Module) -> dict[str, Any]:
+    """Each tensor's shape, each layer's class (accelerated or not) and what it was told of its work at inference."""
+    found = _shapes(model.state_dict())
+    for name, module in model.named_modules():
+        found[f"layer {name}"] = (type(module).__base__ if type(module) in FAST else type(module)).__name__
+        settings = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | tuple)}
+        found |= {f"{name}.{key}": settings[key] for key in settings if key not in NOT_AT_INFERENCE and key[0] != "_"}
+    return found
 
 
 @dataclass(frozen=True)
