@@ -113,10 +113,14 @@ def test_compiled_training_has_the_same_gradients(counting):
 
 @pytest.mark.slow  # its code is C++
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))), reason="there is no C++ compiler")
-def test_inductor_computes_the_same(counting):
+def test_inductor_computes_the_same_at_every_size(counting):
+    """Each size by itself. With sizes left open, Inductor (torch 2.14) fails on LayerNorm over permuted axes before a
+    convolution, in torchvision's ConvNeXt as in ours: "cannot determine truth value of Relational"."""
     model = small("conv2former_n_cifar")
-    with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model)(images()), model(images()), rtol=1e-5, atol=1e-5)
+    compiled = torch.compile(model, dynamic=False)
+    for x in (images(), images(2, 24, 40)):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 # torch.func. What torch has for forward mode is made by torch.jit.script, which warns.

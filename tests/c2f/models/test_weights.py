@@ -68,6 +68,8 @@ def test_the_transforms_are_what_training_does_with_images():
     photograph = c2f.models.transforms(24)(Image.new("L", (60, 40), 128))
     assert photograph.shape == (3, 24, 24) and type(photograph) is torch.Tensor
     torch.testing.assert_close(photograph[0, 0, 0], torch.tensor((128 / 255 - 0.485) / 0.229))
+    for mode in ("RGBA", "CMYK", "P", "LA"):
+        assert c2f.models.transforms()(Image.new(mode, (60, 40))).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(

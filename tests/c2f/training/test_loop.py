@@ -544,6 +544,20 @@ def test_a_model_that_could_not_be_loaded_again_is_refused_before_it_is_trained(
     assert load_run(tmp_path / "run").recipe["model"] == "mine"
 
 
+@pytest.mark.parametrize("accelerated_before", [False, True])
+def test_a_layer_that_was_changed_and_kept_its_shapes_is_refused_too(digits, tmp_path, accelerated_before):
+    for change, said in (
+        (lambda block: setattr(block.convmod, "fusion", "sum"), "convmod.fusion is sum, not hadamard"),
+        (lambda block: block.convmod.a.__setitem__(1, nn.ReLU()), "convmod.a.1 is ReLU, not GELU"),
+    ):
+        model = tiny()
+        if accelerated_before:
+            c2f.accelerate(model)
+        change(model.stages[0].blocks[0])
+        with pytest.raises(CheckpointError, match=said):
+            run(digits, tmp_path / "run", model=model)
+
+
 def test_a_model_with_nothing_to_learn_gets_one_sentence(digits):
     with pytest.raises(TrainingError, match="has nothing to learn: all its parameters are frozen"):
         run(digits, model=tiny().requires_grad_(False))
