@@ -301,10 +301,10 @@ class Task:
                     expected[name].compare(value)
 
     def _parts(self, made: Any, names: list[str]) -> dict[str, Any]:
-        if not isinstance(made, dict if self.wants is dict else tuple | list) or len(made) != len(names):
+        whole = isinstance(made, dict if self.wants is dict else tuple | list) and len(made) == len(names)
+        if not whole or (isinstance(made, dict) and set(made) != set(names)):
             raise Hint(self.says["wants"])
         made = made if isinstance(made, dict) else dict(zip(names, made, strict=True))
-        hint_if(set(made) != set(names), self.says["wants"])
         expect_filled(*made.values())
         return {name: made[name] for name in names}
 

@@ -119,7 +119,8 @@ def test_after_a_kill_it_goes_on_where_it_was_and_leaves_no_process(tmp_path: Pa
     (submissions / "anna.ipynb").write_text("no notebook: its result is there at once")
     save(submissions / "bert.ipynb", ["import time\ntime.sleep(1)\nname = 'bert'"])
     process = subprocess.Popen(_grade(submissions, grades), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait_for(lambda: "answer.json" in _processes(str(tmp_path)))  # bert's process is there
+    # bert's process is there, and anna's result
+    _wait_for(lambda: "answer.json" in _processes(str(tmp_path)) and any(grades.glob("results/*.json")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     _wait_for(lambda: not _processes(str(tmp_path)))
