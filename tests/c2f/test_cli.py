@@ -387,5 +387,5 @@ def test_record_keeps_what_the_blocks_see(run):
     from c2f.maps.recording import Recording
 
     recording = Recording.load(run / "recording.safetensors")
-    assert recording.names == ("cat", "coffee") and recording.kind == "Conv2Former"
+    assert recording.names == ["cat", "coffee"] and recording.kind == "Conv2Former"
     assert recording.about["data"] == "digits" and recording.about["seed"] == 42

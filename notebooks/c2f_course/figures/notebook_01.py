@@ -11,6 +11,7 @@ Shapes: H x W positions, h x w pixels of the photograph below them (multiples of
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from timeit import Timer
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -18,7 +19,6 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from c2f.picture import INK, PURPLE, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture, as_pixels, new_figure, number
 from c2f_course.figures.drawing import draw_signed, finish, outline, scale_below, subplots
@@ -136,14 +136,16 @@ def median_seconds(
     """
     # The thread's own time leaves out what the computer does in between; where it is coarse, the wall clock must do.
     clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
-    timers = {name: Timer("step()", globals={"step": step}, timer=clock) for name, step in steps.items()}
-    for step in steps.values():
-        step()  # the first call prepares what later ones need
-    seconds = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, timer in timers.items():
-            seconds[name].append(timer.blocked_autorange(min_run_time=least_seconds).median)
-    return {name: median(each) for name, each in seconds.items()}
+    timers = {name: Timer(step, timer=clock) for name, step in steps.items()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first = {name: min(timer.repeat(3, 1)[1:]) for name, timer in timers.items()}  # one call prepares the others
+        calls = {name: max(1, round(least_seconds / max(first[name], 1e-7))) for name in steps}
+        turns = [{name: timers[name].timeit(calls[name]) / calls[name] for name in steps} for _ in range(rounds)]
+    finally:
+        torch.set_num_threads(threads)
+    return {name: median(turn[name] for turn in turns) for name in steps}
 
 
 def plot_panels(
