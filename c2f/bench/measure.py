@@ -1,6 +1,6 @@
 """Measuring: contenders interleaved, and the machine's own limits.
 
-Interleaved, because a machine that grows warm or busy half-way would otherwise favour whoever came first. Medians with
+Interleaved, because a machine that grows warm or busy half-way would otherwise favour the first contender. Medians with
 their spread, because one figure says nothing of the noise.
 """
 

@@ -183,7 +183,7 @@ def _kept_or_timed(case: str, candidates: Candidates, device: torch.device, leas
 def _measure(candidates: Candidates, device: torch.device) -> dict[str, float]:
     """Seconds of each candidate that is worth it: the least of some rounds, interleaved.
 
-    The least, and not the median, because whatever else the machine does can only add.
+    The least, and not the median, because other work on the machine can only add.
     """
     seconds: dict[str, float] = {}
     for name, run in reversed(candidates.items()):  # PyTorch's own, often the slowest, last

