@@ -2,7 +2,8 @@
 
 Inside `with PretendAccelerator():` a tensor moved to the device "lazy" says that it is there. It wraps an ordinary CPU
 tensor, so every operator gives real values. But an operator that mixes it with a CPU tensor raises the error that a GPU
-raises, and so does `.numpy()`. As on a GPU, a CPU tensor without dimensions and a CPU index are accepted.
+raises, and so does `.numpy()`. As on a GPU, a CPU tensor without dimensions and a CPU index are accepted. What keeps a
+GPU's queue from filling is counted: copies from the host, and waits of the host for a value.
 
 Why "lazy": PyTorch has this device type in every build and passes its tensors on to a dispatch mode without a driver.
 "cuda" and "mps" need one first.
@@ -26,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = "lazy"
 CPU = torch.device("cpu")
 MAY_MIX = ("_to_copy", "copy_")
+WAIT = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero")
 TAKE_INDICES = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
 
 
@@ -82,7 +84,7 @@ class _Mode(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.operators = 0
+        self.operators, self.copies, self.waits = 0, 0, 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -92,12 +94,18 @@ class _Mode(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         self.operators += 1
+        copies, waits = _copies_and_waits(func.overloadpacket.__name__, args, kwargs)
+        self.copies, self.waits = self.copies + copies, self.waits + waits
         return _run(func, args, kwargs)
 
 
 @contextlib.contextmanager
 def PretendAccelerator() -> Iterator[_Mode]:
-    """Within it the device "lazy" exists. The value has `operators`, how many ran there so far."""
+    """Within it the device "lazy" exists.
+
+    The value counts what happened so far: `operators` that ran there, `copies` from the host to it, and `waits` of the
+    host, for a value, a size that depends on values, or a copy back.
+    """
     with contextlib.ExitStack() as stack:
         for owner, name, replacement in _replacements():
             stack.enter_context(mock.patch.object(owner, name, replacement))
@@ -126,6 +134,18 @@ def _run(func: Any, args: tuple, kwargs: dict) -> Any:
             position, key = written
             return _same_shape(args[position] if position < len(args) else kwargs[key])
         return _wrapped(out) if there else out
+
+
+def _copies_and_waits(name: str, args: tuple, kwargs: dict) -> tuple[int, int]:
+    """Whether an operator copies from the host, and whether the host waits for what it gives."""
+    if name == "_to_copy" and kwargs.get("device") is not None:
+        source, target = isinstance(args[0], OnAccelerator), _is_ours(kwargs["device"])
+    elif name == "copy_":
+        source, target = isinstance(args[1], OnAccelerator), isinstance(args[0], OnAccelerator)
+    else:
+        by_mask = name in TAKE_INDICES and any(t.dtype == torch.bool for t in _tensors_in(args[1:2]))
+        return 0, int(name in WAIT or by_mask)
+    return int(target and not source), int(source and not target)
 
 
 def _refuse_mixed(func: Any, name: str, args: tuple, tensors: Sequence[Tensor]) -> None:

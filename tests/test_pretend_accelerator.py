@@ -37,6 +37,44 @@ def test_an_operator_gives_real_values_on_the_device_and_is_counted(x, accelerat
     assert accelerator.operators == before + 3  # .tolist() made a copy; the CPU's operators are not counted
 
 
+WAITS = {
+    "item": lambda x: x[0, 0].item(),
+    "condition": lambda x: bool((x > 0).any()),
+    "copy to the host": lambda x: x.cpu(),
+    "copy into a tensor of the host": lambda x: torch.ones(2, 3).copy_(x),
+    "list": lambda x: x.tolist(),
+    "positions": lambda x: x.nonzero(),
+    "mask as an index": lambda x: x[x > 0],
+}
+COPIES = {
+    "to": lambda x: torch.ones(3).to(NAME),
+    "tensor": lambda x: torch.tensor(1.0, device=NAME),
+    "new tensor": lambda x: x.new_tensor([1.0]),
+    "copy into it": lambda x: x.copy_(torch.ones(2, 3)),
+}
+NEITHER = {
+    "sum": lambda x: (x + 1).sum(),
+    "selection": lambda x: torch.where(x > 0, x, 0.0),
+    "drawn there": lambda x: torch.rand(3, device=NAME) + torch.full((3,), 2.0, device=NAME),
+    "another type": lambda x: x.to(torch.bfloat16),
+    "index there": lambda x: x[torch.arange(2, device=NAME)],
+    "already there": lambda x: x.to(NAME),
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [(f, (0, 1)) for f in WAITS.values()]
+    + [(f, (1, 0)) for f in COPIES.values()]
+    + [(f, (0, 0)) for f in NEITHER.values()],
+    ids=[*WAITS, *COPIES, *NEITHER],
+)
+def test_copies_and_waits_are_counted(operation, expected, x, accelerator):
+    before = accelerator.copies, accelerator.waits
+    operation(x)
+    assert (accelerator.copies - before[0], accelerator.waits - before[1]) == expected
+
+
 MIXTURES = {
     "sum": lambda x: x + torch.ones(2, 3),
     "matrix product": lambda x: x @ torch.ones(3, 1),
