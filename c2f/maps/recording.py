@@ -113,7 +113,7 @@ class Recorder(Callback):
             raise ValueError(f"frames is {self.frames}; use at least 2, the first and the last step.")
         self._wanted: set[int] = set()
         self._steps: list[int] = []
-        self._losses: list[float] = []
+        self._losses: list[float] = []  # tensors on the device until they are written
         self._blocks: list[BlockFrames] = []
 
     def on_step(self, state: TrainingState) -> None:
@@ -125,7 +125,7 @@ class Recorder(Callback):
                 n = sum(step < state.step for step in old.steps)
                 self._steps, self._losses = old.steps[:n], old.losses.tolist()[: state.step - 1]
                 self._blocks = [replace(b, kernels=b.kernels[:n], maps=b.maps[:n]) for b in old.blocks]
-        self._losses.append(state.loss)
+        self._losses.append(state.loss_tensor)
         if state.step in self._wanted:
             now = first_blocks(state.model, self.images)
             for i, old in enumerate(self._blocks):
@@ -137,6 +137,7 @@ class Recorder(Callback):
     def on_epoch(self, state: TrainingState) -> None:
         """Write what was recorded so far: in the end the channels with the largest effect, until then all of them."""
         device = next(state.model.parameters()).device
+        self._losses = [float(loss) for loss in self._losses]
         tensors, seen = {"images": self.images.cpu(), "losses": torch.tensor(self._losses)}, []
         for block in self._blocks:
             kept = block.channels[:KEPT_CHANNELS] if state.step >= state.steps else range(len(block.channels))

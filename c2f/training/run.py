@@ -37,7 +37,7 @@ from c2f.training.data import Dataset
 from c2f.training.process import from_first_process
 from c2f.training.recipes import Recipe
 
-MAGIC = b"c2f checkpoint 3\n"
+MAGIC = b"c2f checkpoint 4\n"
 DIGEST_BYTES = hashlib.sha256().digest_size
 NOT_AT_INFERENCE = ("training", "p", "momentum", "name", "num_classes")  # they change no prediction, or no shape fits
 
@@ -60,7 +60,8 @@ class EpochRecord:
     test_loss: float
     test_accuracy: float
     seconds: float  # of training, without the evaluation
-    images_per_second: float
+    images_per_second: float  # of the steps after warm-up, augmentation included
+    warm_up_seconds: float = 0.0  # of `seconds`, those of the first step at each size: compiling, choosing kernels
 
 
 @dataclass
