@@ -9,9 +9,10 @@ Shapes: B images of a batch, C channels, H x W pixels, K classes.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,13 @@ class Callback:
 
     def on_epoch(self, state: TrainingState) -> None:
         """After every epoch, with its record at `state.history[-1]`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it (tensors, numbers, strings), for `load_state_dict` of a resumed run's."""
+        return {}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from there."""
 
 
 def train(
@@ -167,6 +175,9 @@ def train(
             if average:
                 load_into(average, saved["average"], out)
             scaler.load_state_dict(saved["scaler"])
+            for callback in callbacks:
+                if before := saved["callbacks"].get(type(callback).__name__):
+                    callback.load_state_dict(before)
             precision, state.step, totals, spent = (saved[key] for key in ("precision", "step", "totals", "spent"))
             state.history.records = [EpochRecord(**record) for record in saved["history"]]
             say(f"resuming {out} after step {state.step:,} of {state.steps:,}")
@@ -190,6 +201,7 @@ def train(
                     model=model.state_dict(), optimizers=[optimizer.state_dict() for optimizer in optimizers],
                     average=average.state_dict() if average else None, scaler=scaler.state_dict(), choices=choices,
                     precision=precision, step=state.step, totals=totals, spent=spent,
+                    callbacks={type(callback).__name__: callback.state_dict() for callback in callbacks},
                     history=state.history.as_dicts(),
                 )  # fmt: skip
 
@@ -279,6 +291,8 @@ def train(
                 evaluated, data.test, device=device, label_smoothing=recipe.label_smoothing,
                 precision=precision, channels_last=recipe.channels_last, accelerate=accelerate,
             )  # fmt: skip
+            if not math.isfinite(result.loss):
+                raise TrainingError(f"the test loss is {result.loss} after epoch {epoch + 1}, {TOO_FAST}")
             seconds, warm_up, warm_steps = spent
             steady = steps_per_epoch - warm_steps or steps_per_epoch  # where all were warm-up, it counts
             record = EpochRecord(
@@ -322,24 +336,49 @@ def evaluate(
     """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back."""
     device = choose_device(device)
     batch_size = batch_size or (64 if device.type == "cpu" else 256)  # on a CPU larger batches leave the cache
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
     precision = choose_precision(precision, device)
     losses, predictions = [], []  # on the device, so that it need not be waited for after each batch
-    batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
+    for logits, labels in zip(
+        logits_of(model, split.images, device, batch_size, precision, channels_last, progress, accelerate),
+        split.labels.split(batch_size), strict=True,
+    ):  # fmt: skip
+        targets = labels.to(device)
+        losses.append(F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum"))
+        predictions.append(logits.argmax(1))
+    predicted, loss = torch.cat(predictions).cpu(), sum(torch.stack(losses).tolist())
+    right = (predicted == split.labels).sum().item()
+    return Evaluation(loss / len(split), right / len(split), predicted)
+
+
+@keep_memory()
+@torch.no_grad()
+def predict(
+    model: nn.Module, images: Tensor, *, device: str | torch.device | None = None, batch_size: int | None = None
+) -> Tensor:
+    """The probability of each class for images without labels; the model comes back as `train` gives it back.
+
+    Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, K) on the CPU.
+    """
+    device = choose_device(device)
+    batches = logits_of(model, images, device, batch_size or 64, "float32", channels_last=False)
+    return torch.cat([logits.softmax(1) for logits in batches]).cpu()
+
+
+def logits_of(
+    model: nn.Module, images: Tensor, device: torch.device, batch_size: int, precision: str, channels_last: bool,
+    progress: bool = False, accelerate: bool = True,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The model's logits, float32 (batch, K) on the device, of one batch after the other, in eval mode."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
     with (
         evaluating(model), placed_on(model, device, memory_format), accelerated(model, accelerate),
         tf32_allowed(precision, device),
     ):  # fmt: skip
-        for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
-            x = normalize(images.to(device)).contiguous(memory_format=memory_format)
+        for some in tqdm(images.split(batch_size), disable=not progress):
+            x = normalize(some.to(device)).contiguous(memory_format=memory_format)
             with autocast(device, precision):
-                logits = model(x).float()
-            targets = labels.to(device)
-            losses.append(F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum"))
-            predictions.append(logits.argmax(1))
-        predicted, loss = torch.cat(predictions).cpu(), sum(torch.stack(losses).tolist())
-    right = (predicted == split.labels).sum().item()
-    return Evaluation(loss / len(split), right / len(split), predicted)
+                logits = model(x)
+            yield logits.float()
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
