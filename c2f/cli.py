@@ -35,7 +35,8 @@ DEFAULT_DATA = "digits"
 
 def _rank() -> int:
     """Which of torchrun's processes this is; 0 where there is only one."""
-    return int(os.environ.get("RANK", 0))
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdecimal() else 0  # what it should be is said where it is needed
 
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
             overrides[name.strip()] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):
             overrides[name.strip()] = text
+    if fixed := overrides.keys() & {"name", "num_classes"}:
+        raise ValueError(f"--set cannot change {' or '.join(sorted(fixed))}: --model and --data decide it.")
     return overrides
 
 

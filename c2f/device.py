@@ -12,6 +12,14 @@ from pathlib import Path
 import torch
 
 
+def from_torchrun(name: str, otherwise: int) -> int:
+    """A number that torchrun puts into the environment of each process: RANK, LOCAL_RANK or WORLD_SIZE."""
+    text = os.environ.get(name, "") or str(otherwise)
+    if not text.isdecimal():
+        raise ValueError(f"the environment variable {name} is {text!r}, which torchrun sets to a number; unset it.")
+    return int(text)
+
+
 def available_devices() -> list[str]:
     """What this machine can train on, best first."""
     found = ["cuda"] if torch.cuda.is_available() else []
@@ -32,7 +40,7 @@ def choose_device(wanted: str | torch.device | None = None) -> torch.device:
     if device.type not in found or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise ValueError(f"this machine has no {device} that PyTorch can use; here, {' or '.join(found)} would do.")
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", from_torchrun("LOCAL_RANK", 0))
     return device
 
 

@@ -1,7 +1,6 @@
 """What surrounds the loop: the model's device, several processes, forked random generators, and Ctrl-C."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
+
+from c2f.device import from_torchrun
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def placed_on(model: nn.Module, device: torch.device, memory_format: torch.memor
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """(rank, world size) under torchrun, with the process group up; (0, 1) otherwise."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = from_torchrun("WORLD_SIZE", 1)
     if world == 1:
         yield 0, 1
         return

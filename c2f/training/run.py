@@ -180,11 +180,12 @@ def describe_model(model: nn.Module, classes: int) -> dict[str, Any]:
     name, overrides = model_name(model), getattr(model, "overrides", {})
     if name not in list_models():
         return {"model": name, "overrides": overrides}
+    weights = {"weights": model.weights} if getattr(model, "weights", None) else {}  # the trained ones it began with
     for described in (overrides, {**overrides, "num_classes": classes}):
         with torch.device("meta"):
             unlike = _first_difference(_parts(model), _parts(create_model(name, **described)))
         if unlike is None:
-            return {"model": name, "overrides": described}
+            return {"model": name, "overrides": described, **weights}
     changed, found, expected = unlike
     raise CheckpointError(
         f"this model is no longer the {name} that create_model builds ({changed} is {found}, not {expected}), so its "
