@@ -89,7 +89,7 @@ def plot_roll(photograph: Tensor, attention: BlockAttention) -> Picture:
 
 
 def plot_masks(photograph: Tensor, attention: BlockAttention, windows: Mapping[str, int]) -> Picture:
-    """For some windows of a shifted block: its tokens as the roll brought them together, and below who may see whom.
+    """For some windows of a shifted block: its tokens as the roll brought them together, and below which pairs may attend to each other.
 
     `attention`: of a block without padding; `windows`: name -> number of the window, row by row.
     """
@@ -370,7 +370,7 @@ def plot_speeds(costs: Mapping[str, MultiplyAdds], seconds: Mapping[str, Sequenc
 
 
 PUBLISHED = {
-    "compared": ("the published comparison", TEST, "D"),
+    "compared": ("quoted in the PaddlePaddle notebook", TEST, "D"),
     "elsewhere": ("what others report", SOFT, "o"),
     "kit": ("this kit's own weights", TRAIN, "s"),
 }
@@ -387,7 +387,7 @@ def plot_published(results: Sequence[tuple[str, float, float, str, str]]) -> Pic
         ax.plot((low + high) / 2, y, mark, color=colour, markersize=8, label=label if kinds.pop(kind, None) else None)
         ax.text(high + 0.9, y, conditions, va="center", fontsize=9, color=INK)
         said.append(f"{name} {low:.3g}{'' if low == high else f' to {high:.3g}'} % ({conditions})")
-    title, label = "What is said of accuracies, with what is known of each", "test accuracy on CIFAR-10 (%)"
+    title, label = "Reported accuracies and their known conditions", "test accuracy on CIFAR-10 (%)"
     style = {"grid": "x", "rows": [name for name, *_ in results], "xlim": (72, 112), "xticks": range(75, 100, 5)}
     finish(ax, title, label, "", "upper right", **style)
     return Picture(figure, f"Accuracy on CIFAR-10 from scratch: {'; '.join(said)}.")
