@@ -254,7 +254,7 @@ def plot_paper() -> Picture:
     finish(right, "Kernel side", "kernel side k", "top-1, %", "upper left", **limits)
     fusions = ", ".join(f"{name} {value}" for name, value in PAPER_FUSIONS.items())
     kernels = ", ".join(f"{name} {', '.join(map(str, values.values()))}" for name, values in KERNELS.items())
-    alt = f"The paper's top-1 on ImageNet-1k in per cent; fusions on T: {fusions}; kernel 5, 11, 21: {kernels}. The bars"
+    alt = f"The paper's ImageNet-1k top-1 in per cent; fusions on T: {fusions}; kernel 5, 11, 21: {kernels}. The bars"
     return Picture(
         figure, f"{alt} are the 95 % intervals from 50,000 test images, ±{_half(0.832, IMAGENET):.2f} points."
     )

@@ -121,7 +121,7 @@ class Unfolded:
 def unfold(name: str) -> Unfolded:
     """The code of a broken loop; `>` marks a line that the correct loop does not have, `-` one that is missing here."""
     guilt(name)  # raises for a name that is not there
-    correct, broken = (code_of(which).splitlines()[2:] for which in ("correct", name))  # without signature and docstring
+    correct, broken = (code_of(which).splitlines()[2:] for which in ("correct", name))  # no signature, no docstring
     marks = {"  ": "  ", "+ ": "> ", "- ": "- "}
     lines = [line for line in difflib.ndiff(correct, broken) if line[:2] in marks]
     return Unfolded(name, "\n".join(marks[line[:2]] + line[6:] for line in lines))
