@@ -90,7 +90,7 @@ BLIND = {
     "no bias": (built(v=lambda d, k: nn.Conv2d(d, d, 1, bias=False)), "v.bias is missing"),
     "no proj": (built(proj=None), "no proj.weight, proj.bias"),
     "another name": (built(v=None, value=one), "no v.weight, v.bias"),
-    "one layer more": (built(gate=one), "more to learn than there should be: gate.weight, gate.bias"),
+    "one layer more": (built(gate=one), "more parameters than there should be: gate.weight, gate.bias"),
     "v with a 3×3": (built(v=lambda d, k: nn.Conv2d(d, d, 3, padding=1)), "v.weight holds kernels of 3×3"),
     "in place": (built(lambda s, x: s.proj(s.a(s.norm(x)) * s.v(s.norm(x.mul_(2))))), "changed x itself"),
     "batch norm": (built(norm=lambda d, k: nn.BatchNorm2d(d)), "is a BatchNorm"),
@@ -465,7 +465,7 @@ TABLES: dict[Any, dict[str, tuple[Any, str]]] = {
     notebook_07.flaws: {
         " ".join(map(str, said)): (said, sentence) for said, sentence in {
             ("luck", "luck", "padding"): "first: single runs",
-            ("padding", "luck", "padding"): "first: nothing is said of sizes",
+            ("padding", "luck", "padding"): "first: sizes and tokens are not mentioned",
             ("nothing", "luck", "padding"): "three times as long",
             ("hardware", "luck", "padding"): "does not depend on the machine",
             ("training", "training", "padding"): "second: both had 100 epochs",
