@@ -74,7 +74,7 @@ MUTANTS = [
     ("3.3", "requires_grad forgotten", ("images.detach().clone().requires_grad_()", "images.detach().clone()"), 1, "require grad"),
     ("3.3", "in training mode", ("model.eval()", "pass"), 3, "was in training mode"),
     ("3.3", "left in evaluation mode", ("model.train(was_training)", "pass"), 3, "was in training mode and should be in it again"),
-    ("3.3", "put into training mode", ("model.train(was_training)", "model.train()"), 3, "came in evaluation mode and should be in it again"),
+    ("3.3", "put into training mode", ("model.train(was_training)", "model.train()"), 3, "was in evaluation mode and should be in it again"),
     ("3.3", "gradients left in the parameters", ("(gradient,) = torch.autograd.grad(middle.sum(), pixels)",
      "middle.sum().backward()\n    gradient = pixels.grad"), 3, "left gradients in the model's parameters"),
     ("3.3", "the images changed", ("images.detach().clone().requires_grad_()", "images.requires_grad_()"), 3, "changed its input images"),
