@@ -116,5 +116,5 @@ def _load_digits(image_size: int) -> Dataset:
     for label in range(10):
         held_out[torch.nonzero(labels == label).flatten()[4::5]] = True
     splits = (Split(images[chosen], labels[chosen]) for chosen in (~held_out, held_out))
-    about = "scikit-learn load_digits (UCI, Optical Recognition of Handwritten Digits), every fifth of a class held out"
+    about = "scikit-learn load_digits (UCI, Optical Recognition of Handwritten Digits), test: every fifth of a class"
     return describe("digits", *splits, tuple("0123456789"), about)

@@ -77,7 +77,7 @@ def test_a_live_plot_is_redrawn_in_place_and_at_most_once_a_second(
     assert "Over 3 epochs" in shown[-1]["data"]["text/plain"]
 
     run(plot, clock, seconds_a_step=5, epochs=1, steps=1)  # another training is another picture
-    assert "replaces" not in shown[-4]
+    assert "replaces" not in shown[-2]
 
 
 def test_on_a_slow_computer_drawing_takes_at_most_a_tenth_of_the_time(
@@ -144,7 +144,6 @@ plot.on_epoch(state)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, timeout=250, kernel_name="python3").execute()
-    figure, sentence = notebook.cells[0].outputs
+    (figure,) = notebook.cells[0].outputs
     assert "test images went from 1.25 to 1.25" in figure.metadata["image/png"]["alt"]
-    assert sentence.data["text/plain"] == figure.metadata["image/png"]["alt"]
     assert "jupyter.widget" not in json.dumps(notebook)
