@@ -49,7 +49,8 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], **about: str) -> N
     from safetensors.torch import save
 
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(kept, metadata={**about, "sha256": _digest(kept)}))
+    said = json.dumps({**about, "sha256": _digest(kept)})  # one entry, since safetensors writes several in any order
+    write_atomically(path, save(kept, metadata={"c2f": said}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
@@ -58,21 +59,28 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     The digest is checked: the file's own or, for one without, that of SHA256SUMS beside it. Raises FileNotFoundError,
     and ValueError for a file that is damaged or is none of safetensors.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     content, sums = Path(path).read_bytes(), Path(path).with_name("SHA256SUMS")
     try:
-        tensors = load(content)
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-    except SafetensorError:
+        tensors, about = load(content), read_about(path)
+    except (SafetensorError, ValueError):
         raise ValueError(f"{path} is not a readable safetensors file; copy or make it again.") from None
     listed = dict(line.split()[::-1] for line in sums.read_text().splitlines()) if sums.is_file() else {}
     name = Path(path).name
     if about.get("sha256", listed.get(name)) not in (None, _digest(tensors), hashlib.sha256(content).hexdigest()):
         raise ValueError(f"{path} is damaged: its checksum does not match its content; copy or make it again.")
     return tensors, about
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """What is said about the tensors of a file, without reading them."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    return json.loads(metadata["c2f"]) if "c2f" in metadata else metadata  # files of earlier versions
 
 
 def _digest(tensors: Mapping[str, "Tensor"]) -> str:

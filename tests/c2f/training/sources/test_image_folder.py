@@ -203,7 +203,7 @@ def test_damaged_files_are_named_together(load, folder):
     (folder / "train" / "dog" / "6.tif").write_bytes(b"")
     Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "train" / "dog" / "6.tif")
     named = "test/dog/0.png, train/cat/1.png, train/dog/5.jpg, train/dog/6.tif"
-    refuse(f"4 of the 10 images in .*pets cannot be read .{named}.: replace or delete", load)
+    refuse(f"4 of the 10 images in .*pets cannot be read .{named}.: replace them, or move them away", load)
 
 
 def test_many_damaged_files_are_counted(load, folder):
