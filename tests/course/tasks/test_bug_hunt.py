@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from c2f import create_model
+from c2f import accelerate, create_model
 from c2f.training.data import load_dataset
 from c2f_course.figures.notebook_05 import Curves
 from c2f_course.tasks.bug_hunt import EVERY, LOOPS, STEPS, batches, correct_loop, guilt, unfold
@@ -20,7 +20,7 @@ def curves() -> dict[str, Curves]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = create_model("conv2former_mini_cifar", num_classes=10, dims=(16, 32), depths=(1, 1))
-            found[name] = loop(model, data)
+            found[name] = loop(accelerate(model), data)  # the same numbers to rounding, in a third of the time
     return {name if name == "correct" else guilt(name): curves for name, curves in found.items()}
 
 
