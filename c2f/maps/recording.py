@@ -27,7 +27,7 @@ from c2f.maps.modulation import channels_by_effect, parts_of
 from c2f.maps.receptive_field import kernels_of
 from c2f.models import Conv2Former
 from c2f.models.baselines import Swin
-from c2f.models.inputs import evaluating
+from c2f.models.inputs import evaluating, model_device
 from c2f.training.augment import normalize
 from c2f.training.loop import Callback, TrainingState
 from c2f.training.run import EpochRecord, History, model_name
@@ -136,7 +136,6 @@ class Recorder(Callback):
 
     def on_epoch(self, state: TrainingState) -> None:
         """Write what was recorded so far: in the end the channels with the largest effect, until then all of them."""
-        device = next(state.model.parameters()).device
         tensors, seen = {"images": self.images.cpu(), "losses": torch.tensor(self._losses)}, []
         for block in self._blocks:
             kept = block.channels[:KEPT_CHANNELS] if state.step >= state.steps else range(len(block.channels))
@@ -146,7 +145,7 @@ class Recorder(Callback):
         content = {
             "model": model_name(state.model),
             "kind": type(state.model).__name__,
-            "about": {"hardware": describe_hardware(device), **self.about},
+            "about": {"hardware": describe_hardware(model_device(state.model)), **self.about},
             "names": list(self.names),
             "steps": self._steps,
             "history": state.history.as_dicts(),
@@ -161,7 +160,7 @@ def first_blocks(model: nn.Module, images: Tensor) -> list[BlockFrames]:
 
     Raises ValueError for a model that is neither a Conv2Former nor a Swin.
     """
-    x = normalize(images.to(next(model.parameters()).device))
+    x = normalize(images.to(model_device(model)))
     blocks = []
     if isinstance(model, Conv2Former):
         for stage in range(len(model.stages)):

@@ -18,7 +18,7 @@ from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
-from c2f.models.inputs import check_images
+from c2f.models.inputs import check_images, model_device
 
 
 class BlockAttention(NamedTuple):
@@ -115,7 +115,7 @@ class Swin(SwinTransformer):
         """
         check_images(x, 3, smallest=self.patch_size)
         stem, *rest = self.features
-        x = stem(x)
+        x = stem(x.to(model_device(self)))
         attentions = []
         for stage, blocks in enumerate(rest[::2]):  # torchvision alternates stages and patch merging
             x = rest[2 * stage - 1](x) if stage else x
