@@ -27,7 +27,7 @@ test-install: install ## build one more environment from environment.yml's pip s
 coverage: install ## run pytest and report the lines and branches of c2f/ that no test reaches
 	$(PY) -m pytest --cov=c2f tests $(ARGS)
 
-rehearse: install ## run the kit as on CUDA and as on an Apple GPU, pretended, and write what was counted (minutes)
+rehearse: install ## run the kit as on CUDA and as on an Apple GPU, pretended, and write the counts (minutes)
 	$(PY) -m tests.notebooks.rehearsal --write
 
 notebooks: install ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/02*.ipynb picks)

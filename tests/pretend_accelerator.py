@@ -375,7 +375,10 @@ def _answers(like: str, mode: _Mode) -> Iterator[tuple[Any, str, Callable]]:
             "is_available": True,
         },
         torch.backends.mps: {"is_available": like == "mps"},
-        torch.mps: {"current_allocated_memory": 0, "driver_allocated_memory": 0},
+        torch.mps: {
+            "current_allocated_memory": 0, "driver_allocated_memory": 0, "get_rng_state": torch.empty(0),
+            "set_rng_state": None,
+        },
         torch.cuda: {
             "_lazy_init": None, "current_device": 0, "device_count": int(like == "cuda"), "empty_cache": None,
             "get_device_capability": (9, 0), "get_device_name": about.name, "get_device_properties": about,

@@ -10,7 +10,14 @@ import torch
 from c2f import cli, doctor
 from c2f.bench import suites
 from c2f.bench.measure import Conditions
-from c2f.device import available_devices, choose_device, choose_precision, describe_hardware
+from c2f.device import (
+    available_devices,
+    choose_device,
+    choose_precision,
+    describe_hardware,
+    synchronize,
+    tf32_allowed,
+)
 from c2f.fast import autotune, memory
 from c2f.training import loop, process
 from c2f.training.recipes import Recipe
@@ -50,9 +57,23 @@ def test_precision_and_hardware_are_found(there):
     assert (name == "Pretend GPU") == (there.name == "cuda")
 
 
-def test_auto_is_float32_on_a_card_that_only_imitates_bf16():
+def test_auto_is_fp16_on_a_card_that_only_imitates_bf16():
     with PretendAccelerator("cuda"), mock.patch("torch.cuda.is_bf16_supported", lambda including_emulation: False):
-        assert choose_precision("auto", choose_device()) == "float32"
+        assert choose_precision("auto", choose_device()) == "fp16"
+
+
+def test_what_the_loop_sets_by_name_is_put_back(there):
+    device = choose_device()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with tf32_allowed("tf32", device):
+        allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert allowed == ((True, True) if there.name == "cuda" else before)
+    assert before == (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    assert choose_precision("tf32", device) == {"cuda": "tf32", "mps": "float32"}[there.name]
+    waits = there.waits
+    synchronize(device)
+    synchronize(torch.device("cpu"))
+    assert there.waits == waits + 1
 
 
 def test_the_doctor_describes_the_device(there):
@@ -79,7 +100,7 @@ def test_several_processes_talk_over_what_the_device_has(like, backend, monkeypa
         PretendAccelerator(like),
         mock.patch.object(process, "dist", distributed),
         mock.patch("torch.cuda.set_device") as set_device,
-        process.processes() as (rank, world),
+        process.processes(choose_device()) as (rank, world),
     ):
         assert (rank, world) == (1, 2)
     assert distributed.init_process_group.call_args.args == (backend,)
@@ -135,7 +156,7 @@ def test_compare_times_larger_batches_there(like, expected):
 
 @pytest.mark.parametrize("like", ["cuda", "mps"])
 def test_bench_compiles_on_a_gpu_without_a_compiler(like):
-    bench = {"title": "", "table": {"header": [], "rows": []}, "notes": []}
+    bench = {"title": "", "table": {"header": ["what"], "rows": []}, "notes": []}
     with (
         PretendAccelerator(like),
         mock.patch("shutil.which", lambda name: None),

@@ -136,6 +136,7 @@ class Recorder(Callback):
 
     def on_epoch(self, state: TrainingState) -> None:
         """Write what was recorded so far: in the end the channels with the largest effect, until then all of them."""
+        device = next(state.model.parameters()).device
         tensors, seen = {"images": self.images.cpu(), "losses": torch.tensor(self._losses)}, []
         for block in self._blocks:
             kept = block.channels[:KEPT_CHANNELS] if state.step >= state.steps else range(len(block.channels))
@@ -145,7 +146,7 @@ class Recorder(Callback):
         content = {
             "model": model_name(state.model),
             "kind": type(state.model).__name__,
-            "about": {"hardware": describe_hardware(model_device(state.model)), **self.about},
+            "about": {"hardware": describe_hardware(device), **self.about},
             "names": list(self.names),
             "steps": self._steps,
             "history": state.history.as_dicts(),

@@ -10,6 +10,7 @@ import io
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from torch import nn
 import c2f
 from c2f import cli, maps
 from c2f.bench import measure, suites
-from c2f.fast.autotune import choose
+from c2f.fast.autotune import choose, clear_choices
+from c2f.fast.depthwise import FORWARD, WEIGHT_GRADIENT
 from c2f.maps import receptive_field
 from c2f.maps.recording import Recorder, Recording
 from c2f.models.inputs import model_device
@@ -83,18 +85,37 @@ def interrupted(folder: Path, device: str) -> None:
         out = folder / make.__name__
         recorder = Recorder(digits().test.images[:2], NAMES, out / "recording.safetensors", frames=3)
         watch = {"out": out, "progress": False, "device": device}
-        history = c2f.train(make(), digits(), recipe, callbacks=[recorder, LivePlot(), PressesCtrlC()], **watch)
+        plot = LivePlot()
+        history = c2f.train(make(), digits(), recipe, callbacks=[recorder, plot, PressesCtrlC()], **watch)
         assert history.interrupted
         model = make().to(device)
-        history = c2f.train(model, digits(), recipe, callbacks=[recorder, LivePlot()], **watch)
+        history = c2f.train(model, digits(), recipe, callbacks=[recorder, plot], **watch)
         assert len(history) == 2 and model_device(model).type == device
         Recording.load(recorder.path)
+        plot.picture()
 
 
-def choices(folder: Path, device: str) -> None:
-    """How the fastest way is found: `choose` waits for the device before and after each candidate."""
-    x = torch.ones(8, 8, device=device)
-    assert choose(f"rehearsal on {device}", {"a": lambda: x @ x, "b": lambda: x + x}, x.device) in ("a", "b")
+def fp16(folder: Path, device: str) -> None:
+    """A training at the precision that suits a GPU which only imitates bf16, as the T4 of Google Colab does."""
+    recipe = Recipe(epochs=1, batch_size=8, precision="auto", clip_grad=1.0)
+    with mock.patch("torch.cuda.is_bf16_supported", lambda **options: False):
+        c2f.train(conv2former(), digits(), recipe, device=device, progress=False)
+
+
+def depthwise(folder: Path, device: str) -> None:
+    """Every way to a depthwise convolution and to its weight gradient, but for Triton's, and their choice by time."""
+    weight, bias, ways = torch.rand(4, 1, 5, 5, device=device), torch.rand(4, device=device), {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.rand(2, 4, 8, 8, device=device).contiguous(memory_format=layout)
+        for name, compute in FORWARD.items():
+            ways[f"forward, {name}, {layout}"] = partial(compute, x, weight, bias)
+        for name, compute in WEIGHT_GRADIENT.items():
+            ways[f"weight gradient, {name}, {layout}"] = partial(compute, x, x, (5, 5))
+    ways = {name: way for name, way in ways.items() if "triton" not in name}
+    for way in ways.values():
+        way()
+    clear_choices()
+    assert choose(f"rehearsal on {device}", ways, x.device) in ways
 
 
 # ---- Commands
@@ -178,7 +199,7 @@ def seen(folder: Path, device: str) -> None:
     windows.plot_windows(photograph, {"regular": regular, "shifted": shifted}, [(7, 7)])
     windows.plot_masks(photograph, shifted, {"top left": 0})
     windows.plot_one_window(photograph, regular, 0, 0, head, head, head)
-    windows.plot_offsets({"head 0": regular.weights[0, 0, 0]})
+    windows.plot_offsets({"head 0": head, "head 1": head})
 
 
 def explorers(folder: Path, device: str) -> None:
@@ -197,7 +218,8 @@ def explorers(folder: Path, device: str) -> None:
         move_controls(explorer)
         file = io.BytesIO()
         Image.new("RGB", (40, 40)).save(file, "PNG")
-        explorer.upload.value = ({"name": "mine.png", "content": file.getvalue()},)
+        about = {"name": "mine.png", "type": "image/png", "size": file.tell(), "last_modified": datetime.now(UTC)}
+        explorer.upload.value = ({**about, "content": file.getvalue()},)
         assert explorer.names[-1] == "mine.png", explorer.message.value
 
 
@@ -212,7 +234,8 @@ def move_controls(explorer: Explorer) -> None:
 ACTS: dict[str, Callable[[Path, str], None]] = {
     "train, every recipe": recipes,
     "train, interrupted and resumed": interrupted,
-    "c2f.fast.autotune.choose": choices,
+    "train, on a GPU without bf16": fp16,
+    "c2f.fast.depthwise": depthwise,
     "c2f train, evaluate, compare, export, doctor": commands,
     "c2f bench": benchmarks,
     "c2f.maps": seen,

@@ -2,6 +2,7 @@
 
     python -m tests.notebooks.rehearsal                     all: notebooks, solutions of assignments, `ACTS`
     python -m tests.notebooks.rehearsal 04_ "c2f bench"     those whose name contains one of these
+    python -m tests.notebooks.rehearsal --acts              `ACTS`, besides what is named
     python -m tests.notebooks.rehearsal --like mps          on a device called "mps", and as strict as it
     python -m tests.notebooks.rehearsal --write             all on both, for docs/on_an_accelerator.md and operators.txt
 
@@ -44,7 +45,7 @@ NOTEBOOKS = [
     *sorted((ROOT / "notebooks" / "assignments").glob("*/solution.ipynb")),
 ]
 EPOCHS, STEPS, BATCH = 2, 2, 8  # of a training: at most so many epochs, steps of an epoch, images of a step
-TRAINING, TEST = 320, 100  # images of a data set
+TRAINING, TEST = 640, 100  # images of a data set
 
 
 @dataclass
@@ -78,7 +79,8 @@ def run_cells(path: Path) -> str:
     shell = InteractiveShell.instance(colors="nocolor")
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
         if cell.cell_type == "code":
-            result = shell.run_cell(cell.source)
+            with mock.patch("c2f_course.widgets.live_plot._in_notebook", lambda: True):
+                result = shell.run_cell(cell.source)
             if error := result.error_before_exec or result.error_in_exec:
                 return f"cell {number}: {type(error).__name__}: {error}"
     return ""
@@ -96,7 +98,6 @@ def prepared() -> Iterator[None]:
             (Figure, "savefig", lambda figure, file, **options: None),
         ):
             stack.enter_context(mock.patch.object(owner, name, replacement))
-        stack.enter_context(mock.patch("c2f_course.widgets.live_plot._in_notebook", lambda: True))
         yield
 
 
@@ -117,15 +118,16 @@ def few(data: Dataset, training: int = TRAINING, test: int = TEST) -> Dataset:
     return replace(data, **dict(zip(("train", "test"), splits, strict=True)))
 
 
-def chosen(words: Sequence[str], like: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    """The names of what is rehearsed, and what runs it: all, or those with one of these words in their name or path."""
+def chosen(words: Sequence[str], acts: bool, like: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """The names of what is rehearsed, and what runs it: all, or what is asked for by a word of its name or its path."""
+    everything = not words and not acts
     paths = [Path(word) for word in words if word.endswith(".ipynb")]
     for path in [*NOTEBOOKS, *paths]:
         name = path.parent.name + ", solution" if path.stem == "solution" else path.stem
-        if path in paths or not words or any(word in name for word in words):
+        if everything or path in paths or any(word in name for word in words):
             yield name, lambda path=path: run_cells(path)
     for name, act in ACTS.items():
-        if not words or any(word in name for word in words):
+        if everything or acts or any(word in name for word in words):
             yield name, lambda act=act: in_a_folder(act, like)
 
 
@@ -160,12 +162,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="*")
     parser.add_argument("--like", choices=("cuda", "mps"), default=NAME)
+    parser.add_argument("--acts", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     found: dict[str, list[Rehearsal]] = {}
     for like in ("cuda", "mps") if options.write else (options.like,):
         found[like] = []
-        for name, run in chosen(options.words, like):
+        for name, run in chosen(options.words, options.acts, like):
             found[like].append(rehearse(name, run, like))
             print(json.dumps(asdict(found[like][-1])), flush=True)
     if options.write:
