@@ -68,7 +68,7 @@ def outcome_of(rehearsals: dict[str, Iterator[dict]]) -> Callable[[str], dict]:
 
 def check(outcome: dict) -> None:
     assert not outcome["failure"], f"{outcome['name']}, {outcome['failure']}"
-    assert outcome["operators"], "nothing ran on the pretend accelerator"
+    assert outcome["operators"], "nothing ran on the device; `make rehearse` notes that, and then it is left out here"
     known = OPERATORS.read_text(encoding="utf-8").split()
     assert [name for name in outcome["ran"] if name not in known] == [], "renew operators.txt with `make rehearse`"
 
