@@ -38,8 +38,11 @@ CPU = torch.device("cpu")
 MAY_MIX = ("_to_copy", "copy_")
 WAIT = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero")
 TAKE_INDICES = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
-# What ran in a rehearsal and does not exist on MPS in PyTorch 2.6 (native_functions.yaml of its wheel for macOS).
-LACKING = ("_sample_dirichlet", "_standard_gamma", "_upsample_bilinear2d_aa", "_upsample_bilinear2d_aa_backward")
+# Has no kernel for MPS in PyTorch 2.6 (native_functions.yaml of its wheel for macOS), and was or might be used here.
+LACKING = (
+    "_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_", "_sample_dirichlet", "_standard_gamma",
+    "_upsample_bilinear2d_aa", "index_copy", "index_copy_",
+)  # fmt: skip
 BORDER = 1  # grid_sample's padding mode, which MPS refuses up to PyTorch 2.10
 
 

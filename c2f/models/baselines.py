@@ -48,7 +48,7 @@ class BlockAttention(NamedTuple):
         window, query = (self.tokens == y * self.padded[1] + x).nonzero()[0].tolist()
         weights = self.weights[:, window, :, query]
         full = weights.new_zeros(*weights.shape[:2], self.padded[0] * self.padded[1])
-        full = full.index_copy(2, self.tokens[window], weights)
+        full = full.index_add(2, self.tokens[window], weights)  # MPS has no index_copy in PyTorch 2.6
         return full.unflatten(2, self.padded)[:, :, :height, :width]
 
 
