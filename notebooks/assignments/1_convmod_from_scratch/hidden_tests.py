@@ -1,5 +1,6 @@
 """The hidden tests of 1_convmod_from_scratch. Made from source.ipynb by `make assignments`: edit that one."""
 
+
 from c2f_course.grading.assignment import hidden
 from c2f_course.tasks import assignment_1 as checks
 

@@ -1,5 +1,6 @@
 """The hidden tests of 3_reading_the_maps. Made from source.ipynb by `make assignments`: edit that one."""
 
+
 from c2f_course.grading.assignment import hidden
 from c2f_course.tasks import assignment_3 as checks
 

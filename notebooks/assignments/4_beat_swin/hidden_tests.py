@@ -1,5 +1,6 @@
 """The hidden tests of 4_beat_swin. Made from source.ipynb by `make assignments`: edit that one."""
 
+
 from c2f_course.grading import contest
 from c2f_course.grading.assignment import Partly, hidden
 from c2f_course.grading.sandbox import Limits

@@ -114,9 +114,7 @@ def test_outside_a_notebook_a_live_plot_shows_nothing_and_still_has_its_picture(
 
 def test_a_live_plot_of_a_resumed_run_knows_where_its_epochs_ended() -> None:
     plot = LivePlot()
-    state = TrainingState(
-        torch.nn.Identity(), steps=12, history=History([record(1)]), epoch=1, step=7, loss_tensor=torch.tensor(0.5)
-    )
+    state = TrainingState(torch.nn.Identity(), steps=12, history=History([record(1)]), epoch=1, step=7, loss_tensor=torch.tensor(0.5))
     plot.on_step(state)
     assert len(axes_titled(plot.picture(), "Loss").lines) == 1  # the length of an epoch is not known yet
     state.history.records.append(record(2))
