@@ -122,7 +122,7 @@ def depthwise(folder: Path, device: str) -> None:
 
 
 def commands(folder: Path, device: str) -> None:
-    """`c2f train`, `evaluate`, `compare`, `export` and `doctor`."""
+    """`c2f train`, `evaluate`, `predict`, `compare`, `export` and `doctor`."""
     sizes = [
         f"--set={name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in SMALL.items()
@@ -144,6 +144,8 @@ def commands(folder: Path, device: str) -> None:
         *sizes,
     )
     command("evaluate", run)
+    Image.new("RGB", (40, 40)).save(folder / "mine.png")
+    command("predict", run, str(folder / "mine.png"))
     command("compare", run, "--rounds", "1", "--batch-size", "2", "--figure", str(folder / "compare.png"))
     with mock.patch.dict("os.environ", {"C2F_DATA": str(folder)}):
         command("export", run)
@@ -236,7 +238,7 @@ ACTS: dict[str, Callable[[Path, str], None]] = {
     "train, interrupted and resumed": interrupted,
     "train, on a GPU without bf16": fp16,
     "c2f.fast.depthwise": depthwise,
-    "c2f train, evaluate, compare, export, doctor": commands,
+    "c2f train, evaluate, predict, compare, export, doctor": commands,
     "c2f bench": benchmarks,
     "c2f.maps": seen,
     "explorers": explorers,
