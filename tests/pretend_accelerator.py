@@ -117,14 +117,14 @@ class _Mode(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.ran: Counter[str] = Counter()
-        self.copies, self.waits = 0, 0
+        self.copies, self.waits, self.synchronized = 0, 0, 0
 
     @property
     def operators(self) -> int:
         return self.ran.total()
 
-    def wait(self, *args: Any) -> None:
-        self.waits += 1
+    def synchronize(self, *args: Any) -> None:
+        self.synchronized += 1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -144,7 +144,8 @@ def PretendAccelerator(like: str = NAME) -> Iterator[_Mode]:
     """Within it there is the device "cuda", or "mps".
 
     The value counts what happened so far: `operators` that ran there (`ran` has how often each did), `copies` from the
-    host to it, and `waits` of the host, for a value, a size that depends on values, a copy back, or all work.
+    host to it, and `waits` of the host, for a value, a size that depends on values, or a copy back. How often a
+    `synchronize` was called, as code that measures time must, is counted by itself: `synchronized`.
     """
     with contextlib.ExitStack() as stack:
         mode = _Mode()
@@ -397,4 +398,4 @@ def _answers(like: str, mode: _Mode) -> Iterator[tuple[Any, str, Callable]]:
         for name, answer in its_answers.items():
             yield module, name, lambda *args, answer=answer, **kwargs: answer
     for module in (torch.accelerator, torch.cuda, torch.mps):
-        yield module, "synchronize", mode.wait
+        yield module, "synchronize", mode.synchronize
