@@ -43,7 +43,7 @@ LACKING = (
     "_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_", "_sample_dirichlet", "_standard_gamma",
     "_upsample_bilinear2d_aa", "index_copy", "index_copy_",
 )  # fmt: skip
-BORDER = 1  # grid_sample's padding mode, which MPS refuses up to PyTorch 2.10
+BORDER = 1  # grid_sample's padding mode, which MPS refuses in PyTorch 2.6 and several later ones
 
 
 class OnAccelerator(Tensor):

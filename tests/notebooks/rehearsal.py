@@ -34,6 +34,7 @@ from c2f.report import markdown_table
 from c2f.training import data, loop
 from c2f.training.data import Dataset, Split
 from c2f.training.run import History
+from c2f_course.tasks import bug_hunt
 from tests.notebooks.acts import ACTS
 from tests.pretend_accelerator import NAME, PretendAccelerator
 
@@ -98,6 +99,8 @@ def prepared() -> Iterator[None]:
             (Figure, "savefig", lambda figure, file, **options: None),
         ):
             stack.enter_context(mock.patch.object(owner, name, replacement))
+        for loop_by_hand in bug_hunt.LOOPS.values():
+            stack.enter_context(mock.patch.object(loop_by_hand, "__defaults__", (bug_hunt.RATE, bug_hunt.EVERY)))
         yield
 
 
