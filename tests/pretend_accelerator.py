@@ -43,6 +43,8 @@ LACKING = (
     "_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_", "_sample_dirichlet", "_standard_gamma",
     "_upsample_bilinear2d_aa", "index_copy", "index_copy_",
 )  # fmt: skip
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+SLOW_IN_LOW_PRECISION = ("convolution", "convolution_backward")  # on a CPU, so that they run in float32 here
 BORDER = 1  # grid_sample's padding mode, which MPS refuses in PyTorch 2.6 and several later ones
 
 
@@ -173,7 +175,12 @@ def _run(func: Any, args: tuple, kwargs: dict) -> Any:
     if _is_ours(device):
         kwargs = {**kwargs, "device": CPU}
     with _ordinary_tensors(name, tensors):
-        out = func(*[_inner(a) for a in args], **{key: _inner(value) for key, value in kwargs.items()})
+        arguments, dtype = [_inner(a) for a in args], tensors[0].dtype if tensors else None
+        if in_float32 := name in SLOW_IN_LOW_PRECISION and dtype in LOW_PRECISION:
+            arguments = [a.float() if isinstance(a, Tensor) else a for a in arguments]
+        out = func(*arguments, **{key: _inner(value) for key, value in kwargs.items()})
+        if in_float32:
+            out = out.to(dtype) if isinstance(out, Tensor) else tuple(t if t is None else t.to(dtype) for t in out)
         written = _written_argument(func)
         if written is not None:
             position, key = written
