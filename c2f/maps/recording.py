@@ -182,5 +182,5 @@ def first_blocks(model: nn.Module, images: Tensor) -> list[BlockFrames]:
         table = model.features[1 + 2 * attention.stage][0].attn.relative_position_bias_table
         biases = table.t().unflatten(1, [2 * side - 1 for side in attention.window])  # by step between two tokens
         rows = attention.row(height // 2, width // 2).transpose(0, 1)  # (heads, M, H, W)
-        blocks.append(BlockFrames(attention.stage, range(len(rows)), biases.cpu()[None], rows.cpu()[None]))
+        blocks.append(BlockFrames(attention.stage, list(range(len(rows))), biases.cpu()[None], rows.cpu()[None]))
     return blocks
