@@ -7,7 +7,7 @@ JOBS   ?= 2
 PY     := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test install test-install coverage notebooks assignments picture upgrade clean
+.PHONY: help lab test install test-install coverage rehearse notebooks assignments picture upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ test-install: install ## build one more environment from environment.yml's pip s
 
 coverage: install ## run pytest and report the lines and branches of c2f/ that no test reaches
 	$(PY) -m pytest --cov=c2f tests $(ARGS)
+
+rehearse: install ## run the kit as on CUDA and as on an Apple GPU, pretended, and write the counts (minutes)
+	$(PY) -m tests.notebooks.rehearsal --write
 
 notebooks: install ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/02*.ipynb picks)
 	$(PY) docs/store_notebooks.py $(ARGS)

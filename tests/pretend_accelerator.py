@@ -1,12 +1,17 @@
 """A pretend accelerator, so that mistakes with devices show up on a computer that has none.
 
-Inside `with PretendAccelerator():` a tensor moved to the device "lazy" says that it is there. It wraps an ordinary CPU
-tensor, so every operator gives real values. But an operator that mixes it with a CPU tensor raises the error that a GPU
-raises, and so does `.numpy()`. As on a GPU, a CPU tensor without dimensions and a CPU index are accepted. What keeps a
-GPU's queue from filling is counted: copies from the host, and waits of the host for a value.
+Inside `with PretendAccelerator():` a tensor moved to the device "cuda" says that it is there; inside
+`with PretendAccelerator(like="mps"):` the device is "mps". The tensor wraps an ordinary CPU tensor, so every operator
+gives real values. But an operator that mixes it with a CPU tensor raises the error that a GPU raises, and so does
+`.numpy()`. As on a GPU, a CPU tensor without dimensions and a CPU index are accepted. What keeps a GPU's queue from
+filling is counted: copies from the host, and waits of the host for a value. What torch.cuda or torch.mps is asked about
+has an answer, so that code which looks at the device's name runs as it does there.
 
-Why "lazy": PyTorch has this device type in every build and passes its tensors on to a dispatch mode without a driver.
-"cuda" and "mps" need one first.
+Like "mps" it also refuses what Apple's GPUs cannot do in the oldest PyTorch that pyproject.toml admits: float64, and
+the operators of `LACKING`.
+
+PyTorch itself takes the tensors for ones of the device "lazy": it has this type in every build and passes its tensors
+on to a dispatch mode without a driver, where "cuda" and "mps" need one first.
 
 In one respect a GPU differs: there a moved model keeps its `Parameter` objects, here they are replaced by new ones. So
 an optimizer must be made after the move.
@@ -14,21 +19,33 @@ an optimizer must be made after the move.
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+import torch._dynamo  # at the first operator PyTorch would, and it keeps functions that are replaced below
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NAME = "lazy"
+NAME = "cuda"
+HELD_AS = torch.device("lazy")
 CPU = torch.device("cpu")
 MAY_MIX = ("_to_copy", "copy_")
 WAIT = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero")
 TAKE_INDICES = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+# Has no kernel for MPS in PyTorch 2.6 (native_functions.yaml of its wheel for macOS), and was or might be used here.
+LACKING = (
+    "_amp_foreach_non_finite_check_and_unscale_", "_amp_update_scale_", "_sample_dirichlet", "_standard_gamma",
+    "_upsample_bilinear2d_aa", "index_copy", "index_copy_",
+)  # fmt: skip
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+SLOW_IN_LOW_PRECISION = ("convolution", "convolution_backward")  # on a CPU, so that they run in float32 here
+BORDER = 1  # grid_sample's padding mode, which MPS refuses in PyTorch 2.6 and several later ones
 
 
 class OnAccelerator(Tensor):
@@ -42,11 +59,23 @@ class OnAccelerator(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=NAME,
+            device=HELD_AS,
         )
 
     def __init__(self, inner: Tensor) -> None:
         self.inner = inner
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(_Mode.name, 0)
+
+    @property
+    def is_cuda(self) -> bool:
+        return _Mode.name == "cuda"
+
+    @property
+    def is_mps(self) -> bool:
+        return _Mode.name == "mps"
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -73,7 +102,7 @@ class OnAccelerator(Tensor):
     def numpy(self, *, force: bool = False) -> Any:
         if force:
             return self.detach().cpu().numpy()
-        raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy it first.")
+        raise TypeError(f"can't convert {_Mode.name}:0 device type tensor to numpy. Use Tensor.cpu() to copy it first.")
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self.numpy()
@@ -85,9 +114,19 @@ class OnAccelerator(Tensor):
 class _Mode(TorchDispatchMode):
     """Sees every operator, so that those which make a tensor on the pretend accelerator are caught too."""
 
+    name: ClassVar[str] = NAME
+
     def __init__(self) -> None:
         super().__init__()
-        self.operators, self.copies, self.waits = 0, 0, 0
+        self.ran: Counter[str] = Counter()
+        self.copies, self.waits, self.synchronized = 0, 0, 0
+
+    @property
+    def operators(self) -> int:
+        return self.ran.total()
+
+    def synchronize(self, *args: Any) -> None:
+        self.synchronized += 1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -96,23 +135,26 @@ class _Mode(TorchDispatchMode):
         if _is_composite(func):  # arrives whole in inference mode only
             with self:
                 return func.decompose(*args, **kwargs)
-        self.operators += 1
+        self.ran[func.name()] += 1
         copies, waits = _copies_and_waits(func.overloadpacket.__name__, args, kwargs)
         self.copies, self.waits = self.copies + copies, self.waits + waits
         return _run(func, args, kwargs)
 
 
 @contextlib.contextmanager
-def PretendAccelerator() -> Iterator[_Mode]:
-    """Within it the device "lazy" exists.
+def PretendAccelerator(like: str = NAME) -> Iterator[_Mode]:
+    """Within it there is the device "cuda", or "mps".
 
-    The value counts what happened so far: `operators` that ran there, `copies` from the host to it, and `waits` of the
-    host, for a value, a size that depends on values, or a copy back.
+    The value counts what happened so far: `operators` that ran there (`ran` has how often each did), `copies` from the
+    host to it, and `waits` of the host, for a value, a size that depends on values, or a copy back. How often a
+    `synchronize` was called, as code that measures time must, is counted by itself: `synchronized`.
     """
     with contextlib.ExitStack() as stack:
-        for owner, name, replacement in _replacements():
+        mode = _Mode()
+        stack.enter_context(mock.patch.object(_Mode, "name", like))
+        for owner, name, replacement in (*_replacements(), *_answers(like, mode)):
             stack.enter_context(mock.patch.object(owner, name, replacement))
-        yield stack.enter_context(_Mode())
+        yield stack.enter_context(mode)
 
 
 # ---- One operator
@@ -126,12 +168,19 @@ def _run(func: Any, args: tuple, kwargs: dict) -> Any:
     tensors = list(_tensors_in(args))
     tensors += _tensors_in(kwargs.values())
     _refuse_mixed(func, name, args, tensors)
+    if _Mode.name == "mps":
+        _refuse_on_mps(func, name, args)
     device = kwargs.get("device")
     there = any(type(t) is OnAccelerator for t in tensors) if device is None else _is_ours(device)
     if _is_ours(device):
         kwargs = {**kwargs, "device": CPU}
     with _ordinary_tensors(name, tensors):
-        out = func(*[_inner(a) for a in args], **{key: _inner(value) for key, value in kwargs.items()})
+        arguments, dtype = [_inner(a) for a in args], tensors[0].dtype if tensors else None
+        if in_float32 := name in SLOW_IN_LOW_PRECISION and dtype in LOW_PRECISION:
+            arguments = [a.float() if isinstance(a, Tensor) else a for a in arguments]
+        out = func(*arguments, **{key: _inner(value) for key, value in kwargs.items()})
+        if in_float32:
+            out = out.to(dtype) if isinstance(out, Tensor) else tuple(t if t is None else t.to(dtype) for t in out)
         written = _written_argument(func)
         if written is not None:
             position, key = written
@@ -159,8 +208,16 @@ def _refuse_mixed(func: Any, name: str, args: tuple, tensors: Sequence[Tensor]) 
         tensors = list(_tensors_in(args[2:3]))  # the indices may be on the CPU, the values not
     if any(not isinstance(t, OnAccelerator) and t.dim() for t in tensors):
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({func})"
+            f"Expected all tensors to be on the same device, but found at least two devices, {_Mode.name}:0 and cpu! "
+            f"({func})"
         )
+
+
+def _refuse_on_mps(func: Any, name: str, args: tuple) -> None:
+    if name in LACKING:
+        raise NotImplementedError(f"The operator '{func.name()}' is not currently implemented for the MPS device.")
+    if name.startswith("grid_sampler_2d") and args[3 + name.endswith("backward")] == BORDER:
+        raise RuntimeError("MPS: Unsupported Border padding mode")
 
 
 def _tensors_in(values: Any) -> Iterator[Tensor]:
@@ -188,6 +245,8 @@ def _with_tensors(index: Any) -> Any:
 
 def _wrapped(value: Any) -> Any:
     if isinstance(value, Tensor):
+        if _Mode.name == "mps" and value.dtype in (torch.float64, torch.complex128):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as MPS doesn't support float64.")
         return OnAccelerator(value)
     if isinstance(value, list | tuple):
         return type(value)(_wrapped(v) for v in value)
@@ -206,7 +265,7 @@ def _device_of(args: tuple, kwargs: dict) -> torch.device | None:
 
 
 def _is_ours(device: torch.device | str | None) -> bool:
-    return device is not None and torch.device(device).type == NAME
+    return device is not None and torch.device(device).type in (HELD_AS.type, _Mode.name)
 
 
 @functools.cache
@@ -276,11 +335,14 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 def _replacements() -> Iterator[tuple[Any, str, Callable]]:
     """Functions that know the devices by name, and what takes their place."""
-    make, make_sharing, autocast = torch.tensor, torch.as_tensor, torch.autocast
+    make, make_sharing, move, autocast = torch.tensor, torch.as_tensor, Tensor.to, torch.autocast
     is_autocast_enabled, get_autocast_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
     def tensor(data, *, device=None, **kwargs):
         return make(data, device=CPU, **kwargs).to(device) if _is_ours(device) else make(data, device=device, **kwargs)
+
+    def to(self, *args, **kwargs):
+        return move(self, *map(_held, args), **{key: _held(value) for key, value in kwargs.items()})
 
     def as_tensor(data, dtype=None, device=None):
         if isinstance(data, OnAccelerator) or not _is_ours(device):
@@ -291,21 +353,56 @@ def _replacements() -> Iterator[tuple[Any, str, Callable]]:
         return tensor(data, dtype=dtype or self.dtype, device=device or self.device, **kwargs)
 
     def cast_here(device_type, dtype=None, enabled=True, **kwargs):
-        if device_type != NAME:
+        if device_type != _Mode.name:
             return autocast(device_type, dtype, enabled, **kwargs)
         return _Autocast(dtype or torch.bfloat16, enabled) if enabled or _Autocast.active else contextlib.nullcontext()
 
     def is_enabled(*device_type):
-        if device_type != (NAME,):
+        if device_type != (_Mode.name,):
             return is_autocast_enabled(*device_type)
         return bool(_Autocast.active) and _Autocast.active[-1].enabled
 
     def get_dtype(device_type):
-        return _Autocast.active[-1].dtype if device_type == NAME else get_autocast_dtype(device_type)
+        return _Autocast.active[-1].dtype if device_type == _Mode.name else get_autocast_dtype(device_type)
 
     yield torch, "tensor", tensor
     yield torch, "as_tensor", as_tensor
     yield Tensor, "new_tensor", new_tensor
+    yield Tensor, "to", to
+    yield Tensor, "cuda", lambda self: self.to("cuda")
     yield torch, "autocast", cast_here
     yield torch, "is_autocast_enabled", is_enabled
     yield torch, "get_autocast_dtype", get_dtype
+
+
+def _held(argument: Any) -> Any:
+    """What PyTorch's own functions take for the name of the pretend accelerator."""
+    return HELD_AS if isinstance(argument, str | torch.device) and _is_ours(argument) else argument
+
+
+def _answers(like: str, mode: _Mode) -> Iterator[tuple[Any, str, Callable]]:
+    """What torch.cuda, torch.mps and torch.accelerator are asked about, and what they answer."""
+    about = SimpleNamespace(name="Pretend GPU", total_memory=2**34, major=9, minor=0, multi_processor_count=1)
+    answers = {
+        torch.accelerator: {
+            "current_accelerator": torch.device(like), "current_stream": SimpleNamespace(is_capturing=lambda: False),
+            "is_available": True,
+        },
+        torch.backends.mps: {"is_available": like == "mps"},
+        torch.mps: {
+            "current_allocated_memory": 0, "driver_allocated_memory": 0, "get_rng_state": torch.empty(0),
+            "set_rng_state": None,
+        },
+        torch.cuda: {
+            "_lazy_init": None, "current_device": 0, "device_count": int(like == "cuda"), "empty_cache": None,
+            "get_device_capability": (9, 0), "get_device_name": about.name, "get_device_properties": about,
+            "get_rng_state": torch.empty(0), "is_available": like == "cuda", "is_bf16_supported": True,
+            "is_current_stream_capturing": False, "manual_seed_all": None, "max_memory_allocated": 0,
+            "memory_allocated": 0, "reset_peak_memory_stats": None, "set_device": None, "set_rng_state": None,
+        },
+    }  # fmt: skip
+    for module, its_answers in answers.items():
+        for name, answer in its_answers.items():
+            yield module, name, lambda *args, answer=answer, **kwargs: answer
+    for module in (torch.accelerator, torch.cuda, torch.mps):
+        yield module, "synchronize", mode.synchronize

@@ -88,7 +88,7 @@ MIXTURES = {
 
 @pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
 def test_mixing_devices_raises_as_on_a_gpu(mixture, x):
-    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device.*lazy:0 and cpu"):
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device.*cuda:0 and cpu"):
         mixture(x)
 
 
@@ -110,7 +110,7 @@ def test_what_a_gpu_accepts_is_accepted(operation, x):
 
 
 def test_numpy_raises_as_on_a_gpu_and_works_after_a_copy(x):
-    with pytest.raises(TypeError, match="can't convert lazy:0 device type tensor to numpy"):
+    with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
         x.numpy()
     assert x.cpu().numpy().tolist() == VALUES
 
@@ -118,7 +118,7 @@ def test_numpy_raises_as_on_a_gpu_and_works_after_a_copy(x):
 def test_numbers_are_read_and_printed(x):
     assert (x[0, 0].item(), int(x.argmax()), bool(x.any())) == (1.0, 4, True)
     assert f"{x[0, 1]:.2f}" == "-2.00"
-    assert "device='lazy'" in repr(x)
+    assert "device='cuda:0'" in repr(x)
 
 
 def test_a_meta_tensor_of_it_has_no_values(x):
@@ -184,3 +184,32 @@ def test_autocast_computes_products_in_low_precision_and_losses_in_float32(x):
     loss.backward()
     assert layer.weight.grad.dtype == torch.float32
     assert not torch.is_autocast_enabled(NAME)
+
+
+@pytest.mark.parametrize("like", ["cuda", "mps"])
+def test_it_has_the_name_of_the_device_that_it_is_like(like):
+    with PretendAccelerator(like) as accelerator:
+        x = nn.Linear(3, 2).to(like)(torch.ones(1, 3).to(torch.device(like)))
+        assert (x.device.type, x.is_cuda, x.is_mps) == (like, like == "cuda", like == "mps")
+        assert torch.zeros_like(x).device == torch.zeros(1, device=x.device).device == x.device
+        assert torch.cuda.is_available() == (like == "cuda") and torch.backends.mps.is_available() == (like == "mps")
+        getattr(torch, like).synchronize()
+        torch.accelerator.synchronize()
+        assert accelerator.synchronized == 2
+        assert accelerator.ran["aten::addmm"] == 1
+
+
+REFUSED_ON_MPS = {
+    "float64": lambda x: x.double(),
+    "float64 from the host": lambda x: torch.ones(2, dtype=torch.float64).to(x.device),
+    "an operator that PyTorch 2.6 has not there": lambda x: torch.distributions.Beta(x.abs(), x.abs()).sample(),
+    "border padding": lambda x: F.grid_sample(torch.rand_like(x)[None, None], torch.rand_like(x)[None, :, None, :2],
+                                              padding_mode="border", align_corners=False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", REFUSED_ON_MPS.values(), ids=REFUSED_ON_MPS)
+def test_what_an_apple_gpu_refuses_is_refused(operation, x):
+    operation(x)  # as on CUDA
+    with PretendAccelerator("mps"), pytest.raises((TypeError, RuntimeError), match="MPS"):
+        operation(torch.tensor(VALUES, device="mps"))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from c2f.models import Conv2Former, ConvMod
 from c2f.models.conv2former import ConvModParts, fuse
-from c2f.models.inputs import evaluating
+from c2f.models.inputs import evaluating, model_device
 
 Position = tuple[int, int]
 
@@ -25,7 +25,7 @@ Position = tuple[int, int]
 def parts_of(model: Conv2Former, x: Tensor, stage: int, block: int) -> ConvModParts:
     """`model.parts(x, stage, block)` at inference, without gradients; the model's mode is restored afterwards."""
     with torch.no_grad(), evaluating(model):
-        return model.parts(x, stage, block)
+        return model.parts(x.to(model_device(model)), stage, block)
 
 
 def window_map(convmod: ConvMod, u: Tensor, channel: int, position: Position, image: int = 0) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from c2f.maps.modulation import Position, check_position
 from c2f.models.conv2former import ODD, Conv2Former
-from c2f.models.inputs import evaluating
+from c2f.models.inputs import evaluating, model_device
 from c2f.picture import WINDOW, Picture, new_figure, outline
 
 if TYPE_CHECKING:
@@ -51,12 +51,11 @@ def rings(kernel_size: int) -> Tensor:
 def energy_by_radius(kernels: Tensor) -> Tensor:
     """Each ring's share of each kernel's energy: (C, k, k) -> (C, R), each row sums to 1.
 
-    Raises ValueError for kernels of another shape and for one that is zero everywhere.
+    The result is on the CPU. Raises ValueError for kernels of another shape and for one that is zero everywhere.
     """
     if kernels.ndim != 3 or kernels.shape[1] != kernels.shape[2]:
         raise ValueError(f"the kernels have shape {tuple(kernels.shape)}; use (C, k, k), as `kernels_of` gives them.")
-    ring = rings(kernels.shape[-1]).to(kernels.device)
-    squares = kernels.detach().double() ** 2
+    ring, squares = rings(kernels.shape[-1]), kernels.detach().cpu().double() ** 2
     energy = squares.new_zeros(len(kernels), int(ring.max()) + 1).index_add(1, ring.flatten(), squares.flatten(1))
     if not (total := energy.sum(dim=1, keepdim=True)).all():
         raise ValueError("a kernel is zero everywhere: there is no energy to share out; leave it out.")
@@ -66,7 +65,7 @@ def energy_by_radius(kernels: Tensor) -> Tensor:
 def mean_radius(kernels: Tensor) -> Tensor:
     """The mean distance of a kernel's energy from its centre, in steps: (C, k, k) -> (C,). Errors as above."""
     energy = energy_by_radius(kernels)
-    return energy @ torch.arange(energy.shape[1], dtype=energy.dtype, device=energy.device)
+    return energy @ torch.arange(energy.shape[1], dtype=energy.dtype)
 
 
 def _distances(size: Sequence[int], centre: Sequence[float]) -> Tensor:
@@ -156,13 +155,13 @@ def effective_receptive_field(
     """
     stage += len(model.stages) * (-len(model.stages) <= stage < 0)
     model.block(stage, 0)
-    x = x.detach().clone().requires_grad_()
+    x = x.detach().to(model_device(model), copy=True).requires_grad_()
     with evaluating(model), torch.enable_grad():
         feature = list(model.features(x).values())[stage]  # (N, C, H', W')
         row, column = position = position or (feature.shape[2] // 2, feature.shape[3] // 2)
         check_position(position, tuple(feature.shape[2:]))
         (gradient,) = torch.autograd.grad(feature[:, :, row, column].sum(), x)
-    weights = gradient.abs().mean(dim=(0, 1)).double().cpu()
+    weights = gradient.abs().mean(dim=(0, 1)).cpu().double()  # in this order: Apple's GPUs have no float64
     total = weights.sum().item()
     if not (math.isfinite(total) and total > 0):
         raise ValueError(f"the gradient's sum is {total}: the feature does not depend on these images; give others.")

@@ -26,7 +26,7 @@ from c2f.maps.modulation import channels_by_effect, parts_of
 from c2f.maps.receptive_field import kernels_of
 from c2f.models import Conv2Former
 from c2f.models.baselines import Swin
-from c2f.models.inputs import evaluating
+from c2f.models.inputs import evaluating, model_device
 from c2f.training.augment import normalize
 from c2f.training.loop import Callback, TrainingState
 from c2f.training.run import EpochRecord, History, model_name
@@ -164,7 +164,7 @@ def first_blocks(model: nn.Module, images: Tensor) -> list[BlockFrames]:
 
     Raises ValueError for a model that is neither a Conv2Former nor a Swin.
     """
-    x = normalize(images.to(next(model.parameters()).device))
+    x = normalize(images.to(model_device(model)))
     blocks = []
     if isinstance(model, Conv2Former):
         for stage in range(len(model.stages)):
@@ -182,5 +182,5 @@ def first_blocks(model: nn.Module, images: Tensor) -> list[BlockFrames]:
         table = model.features[1 + 2 * attention.stage][0].attn.relative_position_bias_table
         biases = table.t().unflatten(1, [2 * side - 1 for side in attention.window])  # by step between two tokens
         rows = attention.row(height // 2, width // 2).transpose(0, 1)  # (heads, M, H, W)
-        blocks.append(BlockFrames(attention.stage, range(len(rows)), biases.cpu()[None], rows.cpu()[None]))
+        blocks.append(BlockFrames(attention.stage, list(range(len(rows))), biases.cpu()[None], rows.cpu()[None]))
     return blocks

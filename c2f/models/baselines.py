@@ -18,7 +18,7 @@ from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
-from c2f.models.inputs import check_images
+from c2f.models.inputs import check_images, model_device
 
 
 class BlockAttention(NamedTuple):
@@ -48,7 +48,7 @@ class BlockAttention(NamedTuple):
         window, query = (self.tokens == y * self.padded[1] + x).nonzero()[0].tolist()
         weights = self.weights[:, window, :, query]
         full = weights.new_zeros(*weights.shape[:2], self.padded[0] * self.padded[1])
-        full = full.index_copy(2, self.tokens[window], weights)
+        full = full.index_add(2, self.tokens[window], weights)  # MPS has no index_copy in PyTorch 2.6
         return full.unflatten(2, self.padded)[:, :, :height, :width]
 
 
@@ -115,7 +115,7 @@ class Swin(SwinTransformer):
         """
         check_images(x, 3, smallest=self.patch_size)
         stem, *rest = self.features
-        x = stem(x)
+        x = stem(x.to(model_device(self)))
         attentions = []
         for stage, blocks in enumerate(rest[::2]):  # torchvision alternates stages and patch merging
             x = rest[2 * stage - 1](x) if stage else x

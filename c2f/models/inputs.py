@@ -1,4 +1,4 @@
-"""What a model takes and how it is run: images normalised for it, those that do not suit it, evaluation mode."""
+"""What a model takes and how it is run: images normalised for it, where they must be, evaluation mode."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +22,11 @@ def transforms(image_size: int = 32) -> Callable[[Any], Tensor]:
     square = [v2.RGB(), v2.ToImage(), v2.Resize(image_size), v2.CenterCrop(image_size)]
     scaled = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
     return v2.Compose([*square, *scaled, v2.ToPureTensor()])
+
+
+def model_device(model: nn.Module) -> torch.device:
+    """Where the model is, and where its images must be. Functions that take both move the images, never the model."""
+    return next(model.parameters()).device
 
 
 def check_images(x: Tensor, channels: int, smallest: int = 1, stride: int = 1, exactly: int | None = None) -> None:

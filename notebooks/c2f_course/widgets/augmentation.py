@@ -37,7 +37,7 @@ class AugmentationExplorer(Explorer):
         kinds = [*AUGMENTATIONS, *(RECIPE + name for name in RECIPES)]
         if start not in kinds:
             raise ValueError(f"there is no augmentation {start!r}; use one of {', '.join(kinds)}.")
-        self.images, self.names = images, list(names)
+        self.images, self.names = images.cpu(), list(names)
         self.kind = choice(kinds, "what", start)
         self.strength = ipywidgets.FloatSlider(0, min=0, max=1, description="strength", readout_format=".1f")
         self.seed = slider("seed", 0, 0, 50)

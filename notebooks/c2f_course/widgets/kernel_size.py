@@ -52,8 +52,8 @@ class KernelSizeExplorer(Explorer):
                 f"the images have shape {tuple(images.shape)} and there are {len(names)} names; give (N, 3, h, w) with "
                 f"N names, h and w multiples of {side}."
             )
-        self.images, self.names, self.side = images, tuple(names), side
-        grey = images.float().mean(1) / (1 if images.is_floating_point() else 255)
+        self.images, self.names, self.side = images.cpu(), tuple(names), side
+        grey = self.images.float().mean(1) / (1 if images.is_floating_point() else 255)
         self.maps = F.adaptive_avg_pool2d(grey, side)  # (N, side, side)
         self.maps = self.maps - self.maps.mean((1, 2), keepdim=True)
         self.size = slider("kernel size", 5, 1, LARGEST, 2)

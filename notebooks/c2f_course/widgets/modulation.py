@@ -15,6 +15,7 @@ from c2f.maps.modulation import Modulation, channels_by_effect, implied_attentio
 from c2f.models import Conv2Former
 from c2f.models.baselines import BlockAttention, Swin
 from c2f.models.conv2former import ConvModParts
+from c2f.models.inputs import model_device
 from c2f.picture import INK, number, symmetric_limit
 from c2f.training.augment import normalize
 from c2f_course.widgets.base import Explorer, check_images, choice, numbered, offer, slider
@@ -101,7 +102,7 @@ class ModulationExplorer(Explorer):
 
     def _input(self, model: torch.nn.Module, image: int) -> Tensor:
         """(1, 3, H, W), normalised, where the model is."""
-        return normalize(self.images[image : image + 1]).to(next(model.parameters()).device)
+        return normalize(self.images[image : image + 1].to(model_device(model)))
 
     def _parts(self) -> tuple[ConvModParts, list[int]]:
         """U, A, V, each (1, C, H, W), and the channels, that which does most first."""

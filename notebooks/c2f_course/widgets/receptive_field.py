@@ -14,6 +14,7 @@ from c2f.maps.receptive_field import (
     effective_receptive_field,
 )
 from c2f.models import Conv2Former
+from c2f.models.inputs import model_device
 from c2f.picture import SKY, WINDOW
 from c2f.training.augment import normalize
 from c2f_course.widgets.base import Explorer, check_images, choice, offer
@@ -39,7 +40,7 @@ class ReceptiveFieldExplorer(Explorer):
         # All of them at once, so that no key press has to wait for a gradient.
         self._fields = {}
         for name, model in self.models.items():
-            x = normalize(images).to(next(model.parameters()).device)
+            x = normalize(images.to(model_device(model)))
             for stage in range(len(model.stages)):
                 self._fields[name, stage] = effective_receptive_field(model, x, stage)
         names = list(self.models)
