@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import timeit
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     # Seconds of a product, the least of five, since other work on the machine can only add.
     single, half = (min(timeit.repeat("a @ a", globals={"a": a}, number=1, repeat=5)) for a in factors)
     return "bf16" if half < single / 1.3 else "float32"
+
+
+@contextlib.contextmanager
+def tf32_allowed(precision: str, device: torch.device) -> Iterator[None]:
+    """Inside, a CUDA GPU multiplies float32 numbers in TF32 (10 bits of 23) if `precision` is "tf32", else exactly."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn) if device.type == "cuda" else ()
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        for switch, allowed in zip(switches, before, strict=True):
+            switch.allow_tf32 = allowed
 
 
 def describe_hardware(device: torch.device | str = "cpu") -> dict[str, str | int]:
