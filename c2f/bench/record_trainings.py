@@ -18,7 +18,7 @@ from c2f.training.recipes import Recipe
 if TYPE_CHECKING:
     from c2f.bench.record import Record
 
-STEPS = 8  # that say how long an epoch takes, and as many batches of test images
+STEPS = 8  # of an epoch that says how long a whole one takes, and as many batches of test images
 STEPS_TAKE = 20.0  # seconds, with all that a training starts with: a guess
 SHARE = 0.9  # of the time left that is planned with: steps are not always as fast as the first ones
 
@@ -48,9 +48,8 @@ def plan(seconds: float, costs: Mapping[str, Cost], epochs: int, fewest: int) ->
 
 def adapted(recipe: Recipe, epochs: int) -> Recipe:
     """The recipe for fewer epochs: its warm-up and the memory of its averaged weights shrink with them."""
-    share = epochs / recipe.epochs
-    ema = 1 - (1 - recipe.ema) / share if recipe.ema else 0.0
-    return replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * share, ema=ema)
+    ema = 1 - (1 - recipe.ema) * recipe.epochs / epochs if recipe.ema else 0.0
+    return replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs, ema=ema)
 
 
 def run(r: "Record", name: str, recipe: Recipe, source: str) -> None:
@@ -66,7 +65,7 @@ def run(r: "Record", name: str, recipe: Recipe, source: str) -> None:
     epochs = min([epochs, *(result["epochs"] for result in done.values())])
     costs = {}
     for model in (model for model in models if model not in done):
-        title, reason = f"steps of {model}, recipe {name}, {source}", f"{STEPS} steps say how long an epoch takes"
+        title, reason = f"steps of {model}, recipe {name}, {source}", f"twice {STEPS} steps say how long an epoch takes"
         time_steps = partial(_time_steps, r, models[model], recipe, source)
         if timed := r.part("trainings", title, STEPS_TAKE, reason, time_steps):
             costs[model] = Cost(*(timed[field] for field in Cost._fields))
@@ -111,17 +110,16 @@ class _Clock(Callback):
 
 
 def _time_steps(r: "Record", make: MakeModel, recipe: Recipe, source: str) -> dict[str, Any]:
-    """What `Cost` holds, from a few steps of a training as it will be run."""
-    data = _data(source, r.rehearsal)
-    recipe = adapted(recipe, 1)
+    """What `Cost` holds, from the second of two short epochs: in the first one the layers' fastest ways are chosen."""
+    data, recipe = _data(source, r.rehearsal), adapted(recipe, 2)
     part = _first(data, STEPS * recipe.batch_size, STEPS * 256)
     clock = _Clock(r.device)
     train(make(num_classes=len(data.classes)), part, recipe, device=r.device, callbacks=[clock], progress=False)
-    begin, first, *later, last, evaluated = clock.times
-    step = (last - first) / (len(later) + 1)
-    steps_per_epoch = len(data.train) // recipe.batch_size
-    evaluation = (evaluated - last) * len(data.test) / len(part.test)
-    return {"start": first - begin, "step": step, "epoch": step * steps_per_epoch + evaluation}
+    begin, first, *_ = clock.times
+    steps = len(part.train) // recipe.batch_size
+    epoch, last, evaluated = (clock.times[i] for i in (-2 - steps, -2, -1))
+    step, evaluation = (last - epoch) / steps, (evaluated - last) * len(data.test) / len(part.test)
+    return {"start": first - begin, "step": step, "epoch": step * (len(data.train) // recipe.batch_size) + evaluation}
 
 
 def _train(r: "Record", title: str, make: MakeModel, recipe: Recipe, source: str) -> dict[str, Any]:
