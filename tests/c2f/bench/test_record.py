@@ -89,7 +89,7 @@ def test_a_training_that_was_cut_off_keeps_its_epochs_until_it_is_begun_anew(tmp
 
 
 def test_the_record_of_another_machine_is_not_written_over(tmp_path):
-    new_record(tmp_path).keep("tests", "one", {"said": "fine"})
+    new_record(tmp_path).part("tests", "one", 1, "a guess", lambda: {"said": "fine"})
     with pytest.raises(ValueError, match=r"holds a rehearsal; name another folder with --out, or delete this one\.$"):
         Record(tmp_path, torch.device("cpu"), 1, rehearsal=False)
     with pytest.raises(ValueError, match="this is a record of a GPU; use --device cuda .* or --rehearse"):

@@ -3,7 +3,7 @@
 import functools
 import json
 import statistics
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,15 +111,16 @@ def test_compiling_is_left_out_by_either_flag(flags, compile):
 
 
 def test_compiling_stops_when_its_seconds_are_spent_and_the_table_says_what_is_missing(monkeypatch):
-    made = []
+    made, seconds = [], [0]
 
     def forward_pass(model, size, c):
         made.append(c.setting)
-        return lambda: time.sleep(0.05 * c.compile)
+        return lambda: seconds.append(10 if c.compile else 0)
 
     monkeypatch.setattr(suites, "forward_pass", forward_pass)
+    monkeypatch.setattr(suites, "time", SimpleNamespace(monotonic=lambda: sum(seconds)))
     monkeypatch.setattr(measure, "interleaved", lambda steps, rounds: {name: [0.1] for name in steps})
-    base = measure.Conditions(torch.device("cpu"), 2, "bf16", compile=True, tf32=True, compile_seconds=0.24)
+    base = measure.Conditions(torch.device("cpu"), 2, "bf16", compile=True, tf32=True, compile_seconds=48)
     result = suites.infer(base)
     compiled = [record["what"] for record in result["records"] if "compiled" in record["what"]]
     assert compiled == ["plain, channels_last, compiled, bf16", "accelerated, channels_last, compiled, bf16"] * 2
