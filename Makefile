@@ -33,8 +33,9 @@ notebooks: install ## run every notebook in a fresh kernel and store its outputs
 assignments: install ## make what students and graders need from the assignments' sources
 	$(PY) -m c2f course build
 
-picture: install ## draw the README's picture again
+picture: install ## draw the README's pictures again
 	$(PY) docs/draw_convmod.py
+	$(PY) docs/draw_explorer.py
 
 upgrade: install ## renew constraints.txt: the newest versions that pyproject.toml and Python 3.11.0 admit
 	$(PY) docs/renew_constraints.py

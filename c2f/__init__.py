@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from c2f.models import Conv2Former, Conv2FormerConfig, ConvMod, create_model, list_models
     from c2f.training import recipes
     from c2f.training.data import load_dataset
-    from c2f.training.loop import evaluate, train
+    from c2f.training.loop import evaluate, predict, train
     from c2f.training.recipes import Recipe
     from c2f.training.run import load_run
 
@@ -20,11 +20,11 @@ except PackageNotFoundError:  # a source tree that nobody installed
 
 __all__ = [
     "Conv2Former", "Conv2FormerConfig", "ConvMod", "Recipe", "accelerate", "create_model", "evaluate", "list_models",
-    "load_dataset", "load_run", "recipes", "train",
+    "load_dataset", "load_run", "predict", "recipes", "train",
 ]  # fmt: skip
 _HOMES = {
     "Recipe": "training.recipes", "accelerate": "fast.accelerate", "evaluate": "training.loop",
-    "load_dataset": "training.data", "load_run": "training.run", "train": "training.loop",
+    "load_dataset": "training.data", "load_run": "training.run", "predict": "training.loop", "train": "training.loop",
 }  # fmt: skip
 _MODULES = {name: name for name in ("device", "doctor", "fast", "files", "maps", "models", "report", "training")}
 _MODULES["recipes"] = "training.recipes"

@@ -35,7 +35,8 @@ DEFAULT_DATA = "digits"
 
 def _rank() -> int:
     """Which of torchrun's processes this is; 0 where there is only one."""
-    return int(os.environ.get("RANK", 0))
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdecimal() else 0  # what it should be is said where it is needed
 
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
             overrides[name.strip()] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
         except (ValueError, SyntaxError):
             overrides[name.strip()] = text
+    if fixed := overrides.keys() & {"name", "num_classes"}:
+        raise ValueError(f"--set cannot change {' or '.join(sorted(fixed))}: --model and --data decide it.")
     return overrides
 
 
@@ -127,6 +130,8 @@ class Evaluate(_OnDevice):
     def run(self) -> None:
         from sklearn.metrics import confusion_matrix
 
+        from c2f.training.data import load_data_of
+
         device, report, source = self.choose_device(), c2f.report, self.run_or_checkpoint
         run = c2f.load_run(source.parent if source.is_file() else source)
         if source.is_dir():
@@ -137,7 +142,8 @@ class Evaluate(_OnDevice):
         model = run.load_model(source.name.removesuffix(".safetensors"))
         trained_on, recipe = run.recipe["data"], report.recipe_of(run)
         size = report.image_size(run)[0]
-        data = c2f.load_dataset(self.data or trained_on["name"], image_size=size, progress=_rank() == 0)
+        load = c2f.load_dataset if self.data else load_data_of
+        data = load(self.data or trained_on, image_size=size, progress=_rank() == 0)
         if list(data.classes) != trained_on["classes"]:
             raise ValueError(
                 f"{source} tells {', '.join(trained_on['classes'])} apart, and {data.name} has the classes "
@@ -156,6 +162,33 @@ class Evaluate(_OnDevice):
 
 
 @dataclass(kw_only=True)
+class Predict(_OnDevice):
+    """What a trained model sees in images of yours: the likeliest classes of each, and their probabilities."""
+
+    run_folder: tyro.conf.Positional[Path]  # A finished run's folder.
+    images: tyro.conf.Positional[tuple[Path, ...]]  # Files, and folders of which every image is taken.
+    top: int = 3  # How many classes are shown of each image.
+    json: bool = False  # Print JSON, with all classes, and not a table.
+
+    def run(self) -> None:
+        import json
+
+        from c2f.training.sources.image_folder import load_images
+
+        run = c2f.report.load_finished(self.run_folder)
+        classes, size = run.recipe["data"]["classes"], c2f.report.image_size(run)[0]
+        names, images = load_images(self.images, size)
+        probabilities = c2f.predict(run.load_model(), images, device=self.choose_device()).tolist()
+        found = {name: dict(zip(classes, row, strict=True)) for name, row in zip(names, probabilities, strict=True)}
+        if self.json:
+            print(json.dumps(found, indent=2))
+            return
+        best = {name: sorted(row.items(), key=lambda item: -item[1])[: self.top] for name, row in found.items()}
+        rows = [(name, *(f"{label} {share:.1%}" for label, share in row)) for name, row in best.items()]
+        print(c2f.report.markdown_table(("image", *(f"choice {i + 1}" for i in range(len(rows[0]) - 1))), rows))
+
+
+@dataclass(kw_only=True)
 class Export:
     """Keep a run's final weights for others: half precision, with where they are from, as `create_model` loads them.
 
@@ -168,11 +201,12 @@ class Export:
 
     def run(self) -> None:
         from c2f.models.weights import save_half, weights_folder
+        from c2f.training.data import load_data_of
 
         report = c2f.report
         run = report.load_finished(self.run_folder)
         recipe, name = report.recipe_of(run), run.recipe["model"]
-        data = c2f.load_dataset(run.recipe["data"]["name"], image_size=report.image_size(run)[0])
+        data = load_data_of(run.recipe["data"], report.image_size(run)[0])
         settings = {"precision": recipe.precision, "channels_last": recipe.channels_last}
         model = run.load_model("final")
         trained = c2f.evaluate(model, data.test, **settings)
@@ -324,7 +358,8 @@ class Doctor:
 
 
 COMMANDS = {
-    command.__name__.lower(): command for command in (Train, Evaluate, Export, Compare, Bench, List, Data, Doctor)
+    command.__name__.lower(): command
+    for command in (Train, Evaluate, Predict, Export, Compare, Bench, List, Data, Doctor)
 }
 
 

@@ -12,6 +12,14 @@ from pathlib import Path
 import torch
 
 
+def from_torchrun(name: str, otherwise: int) -> int:
+    """A number that torchrun puts into the environment of each process: RANK, LOCAL_RANK or WORLD_SIZE."""
+    text = os.environ.get(name, "") or str(otherwise)
+    if not text.isdecimal():
+        raise ValueError(f"the environment variable {name} is {text!r}, which torchrun sets to a number; unset it.")
+    return int(text)
+
+
 def available_devices() -> list[str]:
     """What this machine can train on, best first."""
     found = ["cuda"] if torch.cuda.is_available() else []
@@ -32,19 +40,23 @@ def choose_device(wanted: str | torch.device | None = None) -> torch.device:
     if device.type not in found or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise ValueError(f"this machine has no {device} that PyTorch can use; here, {' or '.join(found)} would do.")
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = torch.device("cuda", from_torchrun("LOCAL_RANK", 0))
     return device
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """ "float32" or "bf16": what is wanted or, for "auto", bf16 where this machine multiplies in it much faster.
+    """A recipe's precision on this device; for "auto" the fastest that trains as float32 does.
 
-    Some processors have instructions for bf16 and some only imitate it: on a CPU a matrix product of each is timed.
+    That is bf16 where the device multiplies in it, fp16 on GPUs that only imitate bf16, float32 elsewhere. Some
+    processors have instructions for bf16 and some only imitate it: on a CPU a matrix product of each is timed. "tf32"
+    is float32 on a device without it.
     """
+    if wanted == "tf32" and device.type != "cuda":
+        return "float32"
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device.type != "cpu":
         return "float32"
     factors = [torch.ones(512, 512, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
@@ -53,9 +65,19 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if half < single / 1.3 else "float32"
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a forward pass runs in bf16 or fp16, and in float32 for any other precision."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
 @contextlib.contextmanager
 def tf32_allowed(precision: str, device: torch.device) -> Iterator[None]:
-    """Inside, a CUDA GPU multiplies float32 numbers in TF32 (10 bits of 23) if `precision` is "tf32", else exactly."""
+    """Inside, matrix products and convolutions alike use TF32 if the precision is "tf32", and neither does otherwise.
+
+    By default PyTorch lets cuDNN's convolutions use it and cuBLAS's products not, so that in "float32" a network of
+    convolutions would be measured with tensor cores and one of linear layers without.
+    """
     switches = (torch.backends.cuda.matmul, torch.backends.cudnn) if device.type == "cuda" else ()
     before = [switch.allow_tf32 for switch in switches]
     try:
@@ -65,6 +87,12 @@ def tf32_allowed(precision: str, device: torch.device) -> Iterator[None]:
     finally:
         for switch, allowed in zip(switches, before, strict=True):
             switch.allow_tf32 = allowed
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was passed; a CPU computes at once."""
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
 
 
 def describe_hardware(device: torch.device | str = "cpu") -> dict[str, str | int]:

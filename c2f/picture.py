@@ -1,6 +1,6 @@
 """A figure together with the sentence that says what it shows, for readers who cannot see it.
 
-A notebook shows the figure with the sentence as its alternative text, and the sentence again below it. The figure is
+A notebook shows the figure with the sentence as its alternative text, which screen readers read out. The figure is
 output twice: as HTML, because JupyterLab and nbconvert keep the alternative text only of an <img>; and as PNG, for
 formats without HTML and for sites that show notebooks without running them (docs/store_notebooks.py stores it alone).
 """
@@ -52,16 +52,13 @@ class Picture:
         return self._bundle()["text/html"]
 
     def show(self, updating: "Display | None" = None) -> "Display":
-        """Show figure and sentence in a notebook, or replace those of `updating`, which an earlier `show` returned."""
+        """Show the figure in a notebook, or replace that of `updating`, which an earlier `show` returned."""
         from IPython.display import display
 
-        sentence = {"text/html": f"<small>In words: {html.escape(self.alt)}</small>", "text/plain": self.alt}
         metadata = {"image/png": {"width": self._width(), "alt": self.alt}}
-        outputs = [(self._bundle(), {"metadata": metadata}), (sentence, {})]
         if updating is None:
-            return [display(data, raw=True, display_id=True, **options) for data, options in outputs]
-        for handle, (data, options) in zip(updating, outputs, strict=True):
-            handle.update(data, raw=True, **options)
+            return display(self._bundle(), raw=True, display_id=True, metadata=metadata)
+        updating.update(self._bundle(), raw=True, metadata=metadata)
         return updating
 
     def _ipython_display_(self) -> None:
@@ -77,8 +74,8 @@ class Picture:
         return round(self.figure.get_figwidth() * DOTS_PER_INCH)
 
 
-Display = list[Any]
-"""Two handles of IPython, for the figure and for its sentence, with which a notebook's output is replaced."""
+Display = Any
+"""IPython's handle, with which a notebook's output is replaced."""
 
 
 # ---- What all figures share: the palette, the axes, how a number is written

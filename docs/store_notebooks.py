@@ -22,6 +22,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = 5.0  # seconds
+CHECKED = "nbval-check-output"  # the tag of a cell whose text must be what is stored
 
 
 def main() -> None:
@@ -95,10 +96,12 @@ def as_stored(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
 
 
 def place_on_slides(notebook: nbformat.NotebookNode) -> None:
-    """Give each cell its place in `jupyter nbconvert --to slides`, and no other metadata."""
+    """Give each cell its place in `jupyter nbconvert --to slides`, and no other metadata but nbval's tag."""
     for cell in notebook.cells:
-        place = place_of(cell)
+        place, checked = place_of(cell), CHECKED in cell.metadata.get("tags", [])
         cell.metadata = {"slideshow": {"slide_type": place}} if place else {}
+        if checked:
+            cell.metadata["tags"] = [CHECKED]
 
 
 def place_of(cell: nbformat.NotebookNode) -> str:

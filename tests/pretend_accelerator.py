@@ -67,6 +67,9 @@ class OnAccelerator(Tensor):
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
+    def unsqueeze_(self, dim: int) -> Tensor:
+        return self.unsqueeze(dim)  # what is returned has the shape; this tensor keeps its own, unlike on a GPU
+
     def numpy(self, *, force: bool = False) -> Any:
         if force:
             return self.detach().cpu().numpy()

@@ -108,7 +108,7 @@ def plot_confusion(labels: Tensor, predictions: Tensor, classes: Sequence[str]) 
     ).confusion_matrix  # fmt: skip
     ax.set(title="What was taken for what", xlabel="predicted class", ylabel="true class")
     right, total = int(np.trace(counts)), int(counts.sum())
-    alt = f"{right} of {total} images ({right / total:.1%}) are on the diagonal, which is where a right answer counts"
+    alt = f"{right} of {total} images ({right / total:.1%}) are on the diagonal, which counts right predictions"
     wrong = counts - np.diag(np.diag(counts))
     if not wrong.any():
         return Picture(ax.figure, f"{alt}; nothing is confused.")

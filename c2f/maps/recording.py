@@ -11,18 +11,17 @@ Shapes: F frames, C channels or heads, M images, H x W positions.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from c2f.device import describe_hardware
-from c2f.files import write_atomically
+from c2f.files import load_tensors, save_tensors
 from c2f.maps.modulation import channels_by_effect, parts_of
 from c2f.maps.receptive_field import kernels_of
 from c2f.models import Conv2Former
@@ -70,12 +69,11 @@ class Recording:
     def load(cls, path: Path | str) -> "Recording":
         """Read a file that a Recorder wrote. Raises ValueError, in a sentence, for anything else."""
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dictionary
-                content = json.loads(file.metadata()["recording"])
+            tensors, about = load_tensors(path)
+            content = json.loads(about["recording"])
         except FileNotFoundError:
             raise ValueError(f"there is no recording {path}; `Recorder` makes one during a training.") from None
-        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        except (KeyError, json.JSONDecodeError):
             raise ValueError(f"{path} is not a recording; give a file that a `Recorder` wrote.") from None
         blocks = []
         for seen in content.pop("seen"):
@@ -92,7 +90,7 @@ class Recorder(Callback):
     Args:
         images: (M, 3, H, W) uint8, what the maps are of; two or three are enough.
         names: one per image.
-        path: where to keep the recording; written at every epoch's end, so that a resumed run continues it.
+        path: where to keep the recording, written at every epoch's end; what is not written yet is in checkpoints.
         frames: how many, close together in the beginning, when most happens: the steps grow as a square.
         about: more to be kept with it.
     """
@@ -113,19 +111,15 @@ class Recorder(Callback):
             raise ValueError(f"frames is {self.frames}; use at least 2, the first and the last step.")
         self._wanted: set[int] = set()
         self._steps: list[int] = []
-        self._losses: list[float] = []
+        self._losses: list[float] = []  # tensors on the device until they are written
         self._blocks: list[BlockFrames] = []
 
     def on_step(self, state: TrainingState) -> None:
         if not self._wanted:
             last = state.steps - 1
             self._wanted = {1 + round(last * (i / (self.frames - 1)) ** 2) for i in range(self.frames)}
-            if state.step > 1 and Path(self.path).is_file():  # written by an earlier process of the same run
-                old = Recording.load(self.path)
-                n = sum(step < state.step for step in old.steps)
-                self._steps, self._losses = old.steps[:n], old.losses.tolist()[: state.step - 1]
-                self._blocks = [replace(b, kernels=b.kernels[:n], maps=b.maps[:n]) for b in old.blocks]
-        self._losses.append(state.loss)
+        self._losses += [math.nan] * (state.step - 1 - len(self._losses))  # of steps before it watched
+        self._losses.append(state.loss_tensor)
         if state.step in self._wanted:
             now = first_blocks(state.model, self.images)
             for i, old in enumerate(self._blocks):
@@ -134,9 +128,18 @@ class Recorder(Callback):
             self._steps.append(state.step)
             self._blocks = now
 
+    def state_dict(self) -> dict[str, Any]:
+        self._losses = [float(loss) for loss in self._losses]
+        return {"steps": self._steps, "losses": self._losses, "blocks": [vars(block) for block in self._blocks]}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self._steps, self._losses = [*saved["steps"]], [*saved["losses"]]
+        self._blocks = [BlockFrames(**block) for block in saved["blocks"]]
+
     def on_epoch(self, state: TrainingState) -> None:
         """Write what was recorded so far: in the end the channels with the largest effect, until then all of them."""
         device = next(state.model.parameters()).device
+        self._losses = [float(loss) for loss in self._losses]
         tensors, seen = {"images": self.images.cpu(), "losses": torch.tensor(self._losses)}, []
         for block in self._blocks:
             kept = block.channels[:KEPT_CHANNELS] if state.step >= state.steps else range(len(block.channels))
@@ -152,7 +155,7 @@ class Recorder(Callback):
             "history": state.history.as_dicts(),
             "seen": seen,
         }
-        write_atomically(Path(self.path), save(tensors, metadata={"recording": json.dumps(content)}))
+        save_tensors(Path(self.path), tensors, recording=json.dumps(content))
 
 
 @torch.no_grad()

@@ -33,19 +33,45 @@ def create_model(name: str, num_classes: int = 10, weights: str | None = None, *
     Raises ValueError, with what is valid, for an unknown name or override, an invalid value, weights that do not fit.
     """
     if name in VARIANTS:
-        settings = {field.name for field in fields(Conv2FormerConfig)}
+        settings = {field.name: getattr(VARIANTS[name], field.name) for field in fields(Conv2FormerConfig)}
     elif name in BASELINES:
-        settings = BASELINES[name].keywords.keys()
+        settings = BASELINES[name].keywords
     else:
         raise ValueError(f"there is no model {name!r}; the models are {', '.join(list_models())}.")
-    if unknown := sorted(overrides.keys() - settings):
+    if unknown := sorted(overrides.keys() - settings.keys()):
         raise ValueError(f"{name} has no {', '.join(unknown)}; it can be changed in {', '.join(sorted(settings))}.")
-    if name in VARIANTS:
-        model: nn.Module = Conv2Former(replace(VARIANTS[name], num_classes=num_classes, **overrides))
-    else:
-        model = build_baseline(name, num_classes, **overrides)
+    for key, value in {**overrides, "num_classes": num_classes}.items():
+        _check_type(key, value, settings.get(key, 10))
+    try:
+        if name in VARIANTS:
+            model: nn.Module = Conv2Former(replace(VARIANTS[name], **{**overrides, "num_classes": num_classes}))
+        else:
+            model = build_baseline(name, num_classes, **overrides)
+    except (RuntimeError, ArithmeticError) as error:
+        changed = ", ".join(f"{key}={value}" for key, value in overrides.items())
+        raise ValueError(f"{name} cannot be built with {changed}: {error}") from error
     if weights:
         load_trained_weights(model, name, weights)
-    model.name = name
+    model.name, model.weights = name, weights
     model.overrides = {"num_classes": num_classes, **overrides}
     return model
+
+
+def _check_type(key: str, value: Any, usual: Any) -> None:
+    """Raise ValueError where a setting is of another type than `usual`, the one that it has otherwise."""
+
+    def is_number(x: Any, *kinds: type) -> bool:
+        return isinstance(x, kinds) and not isinstance(x, bool)
+
+    if isinstance(usual, tuple):
+        good = isinstance(value, tuple | list) and all(is_number(x, int) for x in value)
+        said = f"whole numbers, one for each stage, such as {','.join(map(str, usual))}"
+    elif isinstance(usual, str):
+        good, said = isinstance(value, str), f"a word, such as {usual}"
+    elif is_number(usual, int):
+        good, said = is_number(value, int), f"a whole number, such as {usual}"
+    else:
+        good = is_number(value, int, float) or (value is None and key == "layer_scale")
+        said = f"a number, such as {usual or 1e-6}"
+    if not good:
+        raise ValueError(f"{key} is {value!r}; use {said}.")

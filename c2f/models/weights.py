@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import save
 from torch import nn
 
-from c2f.files import data_folder, write_atomically
+from c2f.files import data_folder, load_tensors, save_tensors
 
 
 def weights_folder() -> Path:
@@ -45,8 +44,7 @@ def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
             f"there are no weights {weights!r} for {name} in {weights_folder()} (the environment variable C2F_DATA "
             f"names another data folder) or among the kit's own; there: {found}."
         )
-    with safetensors.safe_open(files[weights], "pt") as file:
-        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - it is no dictionary
+    state = {key: value.float() for key, value in load_tensors(files[weights])[0].items()}
     ours = model.state_dict()
     here, there = ({key: tuple(value.shape) for key, value in each.items()} for each in (ours, state))
     unlike = [key for key in [*here, *there] if here.get(key) != there.get(key)]
@@ -75,5 +73,5 @@ def provenance(name: str, weights: str) -> dict[str, Any]:
 
 def save_half(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
     """Write a model's weights in float16, half the size, with their provenance."""
-    state = {name: value.cpu().half().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(path, save(state, metadata={"provenance": json.dumps(provenance)}))
+    halves = {name: value.half() for name, value in model.state_dict().items()}
+    save_tensors(path, halves, provenance=json.dumps(provenance))

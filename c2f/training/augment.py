@@ -13,7 +13,6 @@ Shapes: N images, C channels, H x W pixels, K classes. `images` are (N, C, H, W)
 soft labels are (N, K). A suffix of a name is a shape: factors_n has one factor per image.
 """
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -65,6 +64,7 @@ class Augment:
 
     def __init__(self, recipe: Recipe, image_size: tuple[int, int], num_classes: int) -> None:
         self.recipe, self.image_size, self.num_classes = recipe, tuple(image_size), num_classes
+        self.per_channel: dict[torch.device, tuple[Tensor, Tensor]] = {}  # mean and standard deviation
         if recipe.crop == "shift" and recipe.crop_padding >= min(image_size):
             raise ValueError(
                 f"crop_padding is {recipe.crop_padding}, but images of {image_size[0]} x {image_size[1]} pixels can be "
@@ -99,9 +99,12 @@ class Augment:
             if strength:
                 images = operation(images, strength)
         if mix and (recipe.mixup or recipe.cutmix):
-            one_hot = F.one_hot(labels, self.num_classes).float()
+            one_hot = (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
             images, targets = mixup_or_cutmix(images, one_hot, recipe.mixup, recipe.cutmix)
-        return normalize(images), targets
+        if images.device not in self.per_channel:  # copied to the device once
+            self.per_channel[images.device] = _per_channel(images)
+        mean, std = self.per_channel[images.device]
+        return (images - mean).div_(std), targets
 
 
 # ---- Random numbers: one per image, or one set per image, drawn on the images' device
@@ -120,8 +123,9 @@ def chance(images: Tensor, probability: float) -> Tensor:
 
 def beta(images: Tensor, alpha: float) -> Tensor:
     """Draw from the Beta(alpha, alpha) distribution. Shape: (N,)."""
-    alphas = torch.full((len(images),), float(alpha), device=images.device)
-    return torch.distributions.Beta(alphas, alphas, validate_args=False).sample()  # to validate is to wait
+    where = "cpu" if images.device.type == "mps" else images.device  # MPS has no Gamma distribution to draw from
+    alphas = torch.full((len(images),), float(alpha), device=where)
+    return torch.distributions.Beta(alphas, alphas, validate_args=False).sample().to(images.device)  # to validate waits
 
 
 def other_images(images: Tensor) -> Tensor:
@@ -229,7 +233,7 @@ def resize_boxes(images: Tensor, boxes: Boxes) -> Tensor:
     height, width = images.shape[-2:]
     y_nh, x_nw = source(boxes.top, boxes.height, height), source(boxes.left, boxes.width, width)
     grid_nhw2 = torch.stack(torch.broadcast_tensors(x_nw[:, None, :], y_nh[:, :, None]), dim=-1)
-    return F.grid_sample(images, grid_nhw2, padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid_nhw2, align_corners=False)
 
 
 def random_resized_crop(images: Tensor, smallest: float) -> Tensor:
@@ -238,6 +242,16 @@ def random_resized_crop(images: Tensor, smallest: float) -> Tensor:
     nothing_fits = boxes.height == 0
     whole = zip((0, 0, *images.shape[-2:]), boxes, strict=True)
     return resize_boxes(images, Boxes(*(torch.where(nothing_fits, float(all_of), side) for all_of, side in whole)))
+
+
+def shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale images down to (H, W), bilinearly and without aliasing."""
+    if images.device.type != "mps":
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    # MPS learned this only after PyTorch 2.6; it is linear in rows and in columns, so two matrices do it as well.
+    sides = zip(size, images.shape[-2:], strict=True)
+    rows, columns = (shrink(torch.eye(old)[None, None], (new, old))[0, 0].to(images.device) for new, old in sides)
+    return rows @ images @ columns.T
 
 
 def random_erasing(images: Tensor, probability: float) -> Tensor:
@@ -288,30 +302,11 @@ def random_rotation(images: Tensor, degrees: float) -> Tensor:
 
 # ---- RandAugment
 
-
-def _affine(images: Tensor, *, translate: tuple[float, float] = (0, 0), shear: tuple[float, float] = (0, 0)) -> Tensor:
-    slants = [math.degrees(math.atan(pixels)) for pixels in shear]
-    return V.affine(images, 0.0, [int(pixels) for pixels in translate], 1.0, slants, center=[0, 0])
-
-
-# The fourteen operations, from images and a strength s between -1 and 1; torchvision's, and in its ranges. Where an
-# operation has no two directions, the sign of s does not count; where it has no strength, s does not.
-RAND_AUGMENT = {
-    "identity": lambda images, s: images,
-    "shear_x": lambda images, s: _affine(images, shear=(0.3 * s, 0)),
-    "shear_y": lambda images, s: _affine(images, shear=(0, 0.3 * s)),
-    "translate_x": lambda images, s: _affine(images, translate=(-150 / 331 * images.shape[-1] * s, 0)),
-    "translate_y": lambda images, s: _affine(images, translate=(0, -150 / 331 * images.shape[-2] * s)),
-    "rotate": lambda images, s: V.rotate(images, 30 * s),
-    "brightness": lambda images, s: V.adjust_brightness(images, 1 + 0.9 * s),
-    "color": lambda images, s: V.adjust_saturation(images, 1 + 0.9 * s),
-    "contrast": lambda images, s: V.adjust_contrast(images, 1 + 0.9 * s),
-    "sharpness": lambda images, s: V.adjust_sharpness(images, 1 + 0.9 * s),
-    "posterize": lambda images, s: V.posterize(images, 8 - round(4 * abs(s))),
-    "solarize": lambda images, s: V.solarize(images, 1 - abs(s)),
-    "autocontrast": lambda images, s: V.autocontrast(images),
-    "equalize": lambda images, s: V.equalize(images),
-}
+RAND_AUGMENT = (
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate",
+    "brightness", "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)  # fmt: skip
+"""The fourteen operations: torchvision's, and in its ranges."""
 
 
 def rand_augment(images: Tensor, magnitude: float) -> Tensor:
@@ -320,15 +315,56 @@ def rand_augment(images: Tensor, magnitude: float) -> Tensor:
     Cubuk et al., RandAugment, arXiv 1909.13719. All have one magnitude, up to 10 (the strongest).
     """
     for _ in range(2):
-        # The host must know which operations run: if they were drawn on the device, the host would have to wait for it.
-        drawn, up = torch.randint(len(RAND_AUGMENT), (len(images),)), torch.rand(len(images)) < 0.5
-        changed = torch.empty_like(images)
-        for (number, operation), sign in itertools.product(enumerate(RAND_AUGMENT.values()), (True, False)):
-            chosen = ((drawn == number) & (up == sign)).nonzero()[:, 0].to(images.device)
-            if len(chosen):
-                changed[chosen] = operation(images[chosen], (0.1 if sign else -0.1) * magnitude)
-        images = changed
+        which_n = torch.randint(len(RAND_AUGMENT), (len(images),), device=images.device)
+        images = apply_operations(images, which_n, torch.where(chance(images, 0.5), 1.0, -1.0), magnitude / 10)
     return images
+
+
+def apply_operations(images: Tensor, which_n: Tensor, sign_n: Tensor, strength: float) -> Tensor:
+    """Apply to each image its operation, by its number in RAND_AUGMENT: every operation to all, and keep what counts.
+
+    So the device need not be asked which operations were drawn, and is given few kernels, each with much to do.
+    A shear is by 0.3 times the strength (0 to 1), a shift by 150/331 of the side, a turn by 30 degrees, and a factor
+    is 1 + 0.9 times the strength, all times the sign; the last four operations have none.
+    """
+    numbers = torch.arange(len(RAND_AUGMENT), device=images.device)
+    by_name = dict(zip(RAND_AUGMENT, which_n == numbers[:, None], strict=True))  # bool (N,) each
+    signed_n = sign_n * strength
+    images = _move(images, {name: by_name[name] * signed_n for name in RAND_AUGMENT[1:6]})
+
+    grey, interior = V.rgb_to_grayscale(images), images[..., 1:-1, 1:-1]
+    blurred = images.clone()
+    if interior.numel():
+        blurred[..., 1:-1, 1:-1] = (9 * F.avg_pool2d(images, 3, stride=1) + 4 * interior) / 13
+    references = {"color": grey, "contrast": grey.mean((1, 2, 3), keepdim=True), "sharpness": blurred}
+    reference = sum(_per_image(by_name[name]) * other for name, other in references.items())  # brightness: black
+    blended = by_name["brightness"] | by_name["color"] | by_name["contrast"] | by_name["sharpness"]
+    images = blend(reference, images, 1 + 0.9 * signed_n * blended)
+
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    pointwise = {
+        "posterize": V.posterize(images, 8 - round(4 * strength)),
+        "solarize": V.solarize(images, 1 - strength),
+        "autocontrast": torch.where(high > low, (images - low) / (high - low), images),
+        "equalize": V.equalize(images),
+    }
+    for name, changed in pointwise.items():
+        images = torch.where(_per_image(by_name[name]), changed, images)
+    return images
+
+
+def _move(images: Tensor, strengths: dict[str, Tensor]) -> Tensor:
+    """Shear, shift or turn each image; its other strengths are 0. Corners that become free are black."""
+    shear_x, shear_y, right, down, turn = strengths.values()
+    height, width = images.shape[-2:]
+    shear_x, shear_y = 0.3 * shear_x * height / width, 0.3 * shear_y * width / height
+    # torchvision shifts by whole pixels, and gives the angle of a shear, which leans the other way.
+    right, down = (2 * (150 / 331 * n * by).trunc() / n for n, by in ((width, right), (height, down)))
+    angle, aspect = (30 * turn).deg2rad(), height / width  # the axes of the grid run from -1 to 1
+    cos, sin = angle.cos(), angle.sin()
+    rows = [cos, shear_x - sin * aspect, shear_x - right, shear_y + sin / aspect, cos, shear_y - down]
+    grid_nhw2 = F.affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid_nhw2, mode="nearest", align_corners=False)
 
 
 # ---- Mixing, with the labels: from images and soft labels (N, K) to both of the same shapes

@@ -8,8 +8,9 @@ Each gives one frozen `Dataset`: all images in memory as uint8 (N, 3, H, W), lab
 came from. What is slow to decode is decoded once and kept in the data folder's cache/.
 """
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,8 +50,27 @@ def load_dataset(
             f"with train/<class>/* and test/<class>/*, or one of the image folders in {root} ({folders})"
         )
     if copy := cifar10.find(path):
-        return cifar10.load(root, image_size, progress, copy)
-    return image_folder.load(path, root, image_size, progress)
+        found = cifar10.load(root, image_size, progress, copy)
+    else:
+        found = image_folder.load(path, root, image_size, progress)
+    return replace(found, path=str(path.resolve()))
+
+
+def load_data_of(trained_on: dict[str, Any], image_size: int, progress: bool = True) -> Dataset:
+    """The images of a run, by what its recipe.json says of them, from any working directory.
+
+    Raises DataError where they are no longer there, or are not the same any more.
+    """
+    place = trained_on.get("path") or trained_on["name"]
+    if trained_on.get("path") and not Path(place).exists():
+        raise DataError(f"the run's images were in {place}, where nothing is now: name their place with --data")
+    data = load_dataset(place, image_size=image_size, progress=progress)
+    if data.provenance["sha256"] != trained_on["sha256"]:
+        raise DataError(
+            f"the images in {place} are not those of the run any more (another digest): put them back, or name other "
+            f"images with --data"
+        )
+    return data
 
 
 class Available(NamedTuple):
@@ -96,5 +116,5 @@ def _load_digits(image_size: int) -> Dataset:
     for label in range(10):
         held_out[torch.nonzero(labels == label).flatten()[4::5]] = True
     splits = (Split(images[chosen], labels[chosen]) for chosen in (~held_out, held_out))
-    about = "scikit-learn load_digits (UCI, Optical Recognition of Handwritten Digits), every fifth of a class held out"
+    about = "scikit-learn load_digits (UCI, Optical Recognition of Handwritten Digits), test: every fifth of a class"
     return describe("digits", *splits, tuple("0123456789"), about)

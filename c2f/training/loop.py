@@ -9,9 +9,10 @@ Shapes: B images of a batch, C channels, H x W pixels, K classes.
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +22,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
-from c2f.device import choose_device, choose_precision, describe_hardware
+from c2f.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    describe_hardware,
+    synchronize,
+    tf32_allowed,
+)
 from c2f.fast.accelerate import accelerated
 from c2f.fast.memory import keep_memory
 from c2f.models.inputs import evaluating
-from c2f.training.augment import Augment, normalize
+from c2f.training.augment import Augment, normalize, shrink
 from c2f.training.data import Dataset, Split
 from c2f.training.muon import Muon
 from c2f.training.process import forked_rng, interruptible, over_processes, placed_on, processes
 from c2f.training.recipes import Recipe
 from c2f.training.run import EpochRecord, History, load_into, model_name, run_folder
+
+READ_EVERY = 50  # steps that a GPU is passed before the loop waits for their losses
+TOO_FAST = "so training stopped; lower the learning rate or set clip_grad to 1."
 
 
 class TrainingError(ValueError):
@@ -48,15 +59,23 @@ class Evaluation:
 
 @dataclass
 class TrainingState:
-    """What a callback sees. `epoch` counts from 0; `step` is how many steps are done, of `steps` in all."""
+    """What a callback sees. `epoch` counts from 0; `step` is how many steps are done, of `steps` in all.
+
+    `loss_tensor`, a tensor without dimensions, is the last step's loss where it was computed. On a GPU `float` of it,
+    as `loss` gives, waits until that step is done, and the queue runs dry: keep the tensors and read many at once.
+    """
 
     model: nn.Module
     steps: int
     history: History
     epoch: int = 0
     step: int = 0
-    loss: float = math.nan
+    loss_tensor: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
     lr: float = 0.0
+
+    @property
+    def loss(self) -> float:
+        return float(self.loss_tensor)
 
 
 class Callback:
@@ -67,6 +86,13 @@ class Callback:
 
     def on_epoch(self, state: TrainingState) -> None:
         """After every epoch, with its record at `state.history[-1]`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it (tensors, numbers, strings), for `load_state_dict` of a resumed run's."""
+        return {}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from there."""
 
 
 def train(
@@ -97,19 +123,21 @@ def train(
     Returns the history. Ctrl-C ends training after the step at hand, with a checkpoint where `out` is given; the
     history so far has `interrupted` set.
 
-    Raises TrainingError where the loss is no longer finite, or model and data do not fit, and CheckpointError where
-    `out` holds something that cannot be resumed.
+    Raises TrainingError where the loss or the weights are no longer finite (on a GPU some steps later; no checkpoint
+    holds such weights), or where model and data do not fit, and CheckpointError where `out` holds something that cannot
+    be resumed.
     """
     device = choose_device(device)
     memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
     frozen = {module for module in model.modules() if model.training and not module.training}
     with (
-        processes() as (rank, world),
+        processes(device) as (rank, world),
         forked_rng(device),
         keep_memory(device),
         evaluating(model),
         placed_on(model, device, memory_format),
         interruptible() as interrupted,
+        tf32_allowed(recipe.precision, device),
         run_folder(out, model, data, recipe, rank, world) as (run, saved),
         accelerated(model, accelerate, saved["choices"] if saved else {}) as choices,
     ):
@@ -124,35 +152,57 @@ def train(
         criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         optimizers = make_optimizers(model, recipe)
         precision = choose_precision(recipe.precision, device)
-        averaging = {"multi_avg_fn": get_ema_multi_avg_fn(recipe.ema), "use_buffers": True}
-        average = AveragedModel(model, **averaging) if recipe.ema else None
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # small gradients are 0 in fp16
+        average = averaged(model, recipe.ema) if recipe.ema else None
         evaluated = average.module if average else model
         forward = DistributedDataParallel(model) if world > 1 else model
         # For each size by itself: with sizes left open, Inductor fails on norms like ours and torchvision's ConvNeXt's.
-        forward = torch.compile(forward, dynamic=False) if recipe.compile else forward
+        if recipe.compile:  # the augmentation too, whose hundreds of small operators become a few kernels
+            forward, augment = (torch.compile(f, dynamic=False) for f in (forward, augment.__call__))
 
         # 2. Where to begin: at the start, or where an earlier process stopped.
         steps_per_epoch = len(data.train) // recipe.batch_size
         seen = steps_per_epoch * recipe.batch_size  # images of an epoch
         state = TrainingState(model, steps=recipe.epochs * steps_per_epoch, history=History())
         totals = [0.0, 0.0]  # this epoch's sums over images: loss, right predictions
-        spent = 0.0  # seconds of this epoch's training so far
+        spent = [0.0, 0.0, 0.0]  # this epoch's seconds of training; of these warm-up's, and the steps of warm-up
+        unread: list[Tensor] = []  # [loss, right predictions] of each step whose figures are still on the device only
+        warm = set()  # sizes of images for which everything has been compiled and chosen
         if saved:
             load_into(model, saved["model"], out)
             for optimizer, before in zip(optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(before)
             if average:
                 load_into(average, saved["average"], out)
+            scaler.load_state_dict(saved["scaler"])
+            for callback in callbacks:
+                if before := saved["callbacks"].get(type(callback).__name__):
+                    callback.load_state_dict(before)
             precision, state.step, totals, spent = (saved[key] for key in ("precision", "step", "totals", "spent"))
             state.history.records = [EpochRecord(**record) for record in saved["history"]]
             say(f"resuming {out} after step {state.step:,} of {state.steps:,}")
 
+        def read(stop: bool) -> bool:
+            """Wait for the steps that are not read yet; raises where a loss is not finite. Is training to stop?"""
+            results, stop = over_processes(torch.stack(unread), stop, world)
+            for earlier, (loss, right) in enumerate(results, start=step + 1 - len(unread)):
+                if not math.isfinite(loss):  # and the last checkpoint stays: these weights may be spoilt
+                    raise TrainingError(f"the loss is {loss} at step {earlier:,} (epoch {epoch + 1}), {TOO_FAST}")
+                totals[0] += loss * recipe.batch_size
+                totals[1] += right
+            unread.clear()
+            bar.set_postfix_str(f"epoch {epoch + 1}, loss {loss:.3f}", refresh=False)
+            return stop
+
         def save() -> None:
+            check_weights(evaluated, state)
             if run:
                 run.save(
                     model=model.state_dict(), optimizers=[optimizer.state_dict() for optimizer in optimizers],
-                    average=average.state_dict() if average else None, choices=choices, precision=precision,
-                    step=state.step, totals=totals, spent=spent, history=state.history.as_dicts(),
+                    average=average.state_dict() if average else None, scaler=scaler.state_dict(), choices=choices,
+                    precision=precision, step=state.step, totals=totals, spent=spent,
+                    callbacks={type(callback).__name__: callback.state_dict() for callback in callbacks},
+                    history=state.history.as_dicts(),
                 )  # fmt: skip
 
         if state.step == 0:
@@ -173,8 +223,11 @@ def train(
             for module in frozen:  # such as a BatchNorm whose statistics are to stay
                 module.training = False
             for batch in range(state.step - epoch * steps_per_epoch, steps_per_epoch):
-                started = time.monotonic()
                 step = epoch * steps_per_epoch + batch
+                small = step < recipe.small_share * state.steps
+                if small not in warm:
+                    synchronize(device)  # so that warm-up is timed by itself
+                started = time.monotonic()
                 torch.manual_seed((recipe.seed * 1_000_003 + step) * world + rank)
                 state.lr = recipe.learning_rate(step, steps_per_epoch)
                 for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -182,38 +235,44 @@ def train(
 
                 mix = step < recipe.mix_share * state.steps
                 x, targets = augment(images[order[batch]], labels[order[batch]], mix)
-                if step < recipe.small_share * state.steps:
-                    x = F.interpolate(x, size=small_size, mode="bilinear", antialias=True)
+                if small:
+                    x = shrink(x, small_size)
                 x = x.contiguous(memory_format=memory_format)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                with autocast(device, precision):
                     logits = forward(x)
                 loss = criterion(logits.float(), targets)
                 right = (logits.argmax(1) == (targets if targets.ndim == 1 else targets.argmax(1))).sum()
-                state.loss, right, stop = over_processes(loss, right, interrupted.is_set(), world)
-                if not math.isfinite(state.loss):  # and the last checkpoint stays: these weights may be spoilt
-                    raise TrainingError(
-                        f"the loss is {state.loss} at step {step:,} (epoch {epoch + 1}), so training stopped before "
-                        f"that step; lower the learning rate (now {state.lr:.3g}) or set clip_grad to 1."
-                    )
+                state.loss_tensor = loss.detach()
+                unread.append(torch.stack([state.loss_tensor, right]))
+                # A CPU has the loss now; to wait for a GPU in every step would leave it with nothing to do.
+                stop = world == 1 and interrupted.is_set()
+                if stop or device.type == "cpu" or step % READ_EVERY == 0 or batch == steps_per_epoch - 1:
+                    stop = read(interrupted.is_set())
                 for optimizer in optimizers:
                     optimizer.zero_grad()
-                loss.backward()
+                scaler.scale(loss).backward()
                 if recipe.clip_grad:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):  # for Muon's products
                     for optimizer in optimizers:
-                        optimizer.step()
+                        scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+                with autocast(device, precision):  # for Muon's products
+                    for optimizer in optimizers:
+                        scaler.step(optimizer)
+                scaler.update()
                 if average:
                     average.update_parameters(model)
 
                 state.step = step + 1
-                totals = [totals[0] + state.loss * recipe.batch_size, totals[1] + right]
-                spent += time.monotonic() - started
+                if small not in warm:
+                    synchronize(device)
+                    warm.add(small)
+                    spent[1:] = spent[1] + time.monotonic() - started, spent[2] + 1
+                done = time.monotonic()
                 bar.update()
-                bar.set_postfix_str(f"epoch {epoch + 1}, loss {state.loss:.3f}", refresh=False)
                 for callback in callbacks:
                     callback.on_step(state)
-                if stop or time.monotonic() - last_save > checkpoint_seconds:
+                spent[0] += (done if device.type == "cpu" else time.monotonic()) - started  # a GPU goes on meanwhile
+                if stop or (not unread and time.monotonic() - last_save > checkpoint_seconds):
                     save()
                     last_save = time.monotonic()
                 if stop:
@@ -222,19 +281,28 @@ def train(
                     kept = f"; {out}/last.ckpt holds it, and the same command goes on from there" if out else ""
                     say(f"interrupted after step {state.step:,} of {state.steps:,}{kept}")
                     return state.history
+            started = time.monotonic()
+            synchronize(device)
+            spent[0] += time.monotonic() - started
 
             # 4. Evaluate, and keep the epoch.
+            check_weights(evaluated, state)
             result = evaluate(
                 evaluated, data.test, device=device, label_smoothing=recipe.label_smoothing,
                 precision=precision, channels_last=recipe.channels_last, accelerate=accelerate,
             )  # fmt: skip
+            if not math.isfinite(result.loss):
+                raise TrainingError(f"the test loss is {result.loss} after epoch {epoch + 1}, {TOO_FAST}")
+            seconds, warm_up, warm_steps = spent
+            steady = steps_per_epoch - warm_steps or steps_per_epoch  # where all were warm-up, it counts
             record = EpochRecord(
                 epoch=epoch + 1, lr=recipe.learning_rate((epoch + 1) * steps_per_epoch - 1, steps_per_epoch),
                 train_loss=totals[0] / seen, train_accuracy=totals[1] / seen, test_loss=result.loss,
-                test_accuracy=result.accuracy, seconds=spent, images_per_second=seen / spent,
+                test_accuracy=result.accuracy, seconds=seconds, warm_up_seconds=warm_up,
+                images_per_second=steady * recipe.batch_size / (seconds - warm_up * (steady < steps_per_epoch)),
             )  # fmt: skip
             state.history.records.append(record)
-            totals, spent = [0.0, 0.0], 0.0
+            totals, spent = [0.0, 0.0], [0.0, 0.0, 0.0]
             if run:
                 run.write_epoch(state.history, evaluated, precision=precision, hardware=hardware)
             save()
@@ -268,21 +336,68 @@ def evaluate(
     """Run the model on every image of a split, without augmentation; it comes back as `train` gives it back."""
     device = choose_device(device)
     batch_size = batch_size or (64 if device.type == "cpu" else 256)  # on a CPU larger batches leave the cache
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    bf16 = choose_precision(precision, device) == "bf16"
-    loss, predictions = 0.0, []
-    batches = zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True)
-    with evaluating(model), placed_on(model, device, memory_format), accelerated(model, accelerate):
-        for images, labels in tqdm(batches, total=math.ceil(len(split) / batch_size), disable=not progress):
-            x = normalize(images.to(device)).contiguous(memory_format=memory_format)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(x).float()
-            targets = labels.to(device)
-            loss += F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum").item()
-            predictions.append(logits.argmax(1).cpu())
-    predicted = torch.cat(predictions)
+    precision = choose_precision(precision, device)
+    losses, predictions = [], []  # on the device, so that it need not be waited for after each batch
+    for logits, labels in zip(
+        logits_of(model, split.images, device, batch_size, precision, channels_last, progress, accelerate),
+        split.labels.split(batch_size), strict=True,
+    ):  # fmt: skip
+        targets = labels.to(device)
+        losses.append(F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum"))
+        predictions.append(logits.argmax(1))
+    predicted, loss = torch.cat(predictions).cpu(), sum(torch.stack(losses).tolist())
     right = (predicted == split.labels).sum().item()
     return Evaluation(loss / len(split), right / len(split), predicted)
+
+
+@keep_memory()
+@torch.no_grad()
+def predict(
+    model: nn.Module, images: Tensor, *, device: str | torch.device | None = None, batch_size: int | None = None
+) -> Tensor:
+    """The probability of each class for images without labels; the model comes back as `train` gives it back.
+
+    Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, K) on the CPU.
+    """
+    device = choose_device(device)
+    batches = logits_of(model, images, device, batch_size or 64, "float32", channels_last=False)
+    return torch.cat([logits.softmax(1) for logits in batches]).cpu()
+
+
+def logits_of(
+    model: nn.Module, images: Tensor, device: torch.device, batch_size: int, precision: str, channels_last: bool,
+    progress: bool = False, accelerate: bool = True,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The model's logits, float32 (batch, K) on the device, of one batch after the other, in eval mode."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    with (
+        evaluating(model), placed_on(model, device, memory_format), accelerated(model, accelerate),
+        tf32_allowed(precision, device),
+    ):  # fmt: skip
+        for some in tqdm(images.split(batch_size), disable=not progress):
+            x = normalize(some.to(device)).contiguous(memory_format=memory_format)
+            with autocast(device, precision):
+                logits = model(x)
+            yield logits.float()
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A moving average of the model's weights. Its decay warms up: at first an average has few weights to hold."""
+
+    def update(averages: list[Tensor], values: list[Tensor], _: Tensor) -> None:
+        done = int(average.n_averaged)  # which is on the CPU
+        get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averages, values, done)
+
+    average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    return average
+
+
+def check_weights(model: nn.Module, state: TrainingState) -> None:
+    """Raise TrainingError where a weight is not finite; the norm of each tensor tells, in one wait for the device."""
+    weights = [tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    if not torch.stack(torch._foreach_norm(weights)).isfinite().all():
+        where = f"after step {state.step:,} (epoch {state.epoch + 1})"
+        raise TrainingError(f"the weights are not finite {where}, though the loss was, {TOO_FAST}")
 
 
 def epoch_order(count: int, recipe: Recipe, epoch: int, steps: int) -> Tensor:

@@ -1,7 +1,6 @@
 """What surrounds the loop: the model's device, several processes, forked random generators, and Ctrl-C."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
+
+from c2f.device import from_torchrun
 
 
 @contextlib.contextmanager
@@ -40,17 +41,17 @@ def placed_on(model: nn.Module, device: torch.device, memory_format: torch.memor
 
 
 @contextlib.contextmanager
-def processes() -> Iterator[tuple[int, int]]:
+def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """(rank, world size) under torchrun, with the process group up; (0, 1) otherwise."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    world = from_torchrun("WORLD_SIZE", 1)
     if world == 1:
         yield 0, 1
         return
     ours = not dist.is_initialized()  # else the caller's own script has done it, and goes on with it
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if ours:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), world
     finally:
@@ -66,13 +67,17 @@ def from_first_process(value: Any, world: int) -> Any:
     return holder[0]
 
 
-def over_processes(loss: Tensor, right: Tensor, stop: bool, world: int) -> tuple[float, float, bool]:
-    """Mean loss, number of right predictions, and whether any process was interrupted: the same in all of them."""
+def over_processes(results: Tensor, stop: bool, world: int) -> tuple[list[list[float]], bool]:
+    """[mean loss, right predictions] of each step, and whether any process was interrupted: the same in all of them.
+
+    `results` is (steps, 2), each process's own; to read them is to wait for the device.
+    """
     if world > 1:
-        all_three = torch.stack([loss.detach() / world, right.to(loss.dtype), loss.new_tensor(float(stop))])
-        dist.all_reduce(all_three)
-        loss, right, stop = all_three[0], all_three[1], bool(all_three[2] > 0)
-    return loss.item(), float(right.item()), stop
+        results = torch.cat([results, results.new_full((1, 2), float(stop))])
+        dist.all_reduce(results)
+        stop, results = bool(results[-1, 1] > 0), results[:-1]
+        results[:, 0] /= world
+    return results.tolist(), stop
 
 
 @contextlib.contextmanager

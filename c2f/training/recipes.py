@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 Optimizer = Literal["adam", "adamw", "muon"]
 Schedule = Literal["cosine", "linear", "constant"]
 Crop = Literal["none", "resized", "shift"]
-Precision = Literal["float32", "bf16", "auto"]
+Precision = Literal["float32", "tf32", "bf16", "fp16", "auto"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Recipe:
     drop_path: float | None = None
     """Stochastic depth of the last block; None keeps what the model was created with."""
     ema: float = 0.0
-    """Decay per step of an exponential moving average of the weights, which is then what is evaluated; 0 is off."""
+    """Decay per step of an exponential moving average of the weights, which is then what is evaluated; 0 is off. The
+    decay of step n is at most (1 + n) / (10 + n), so that the first weights are soon forgotten."""
 
     color_jitter: float = 0.0
     """Brightness, contrast and saturation each change by up to this share."""
@@ -79,7 +80,9 @@ class Recipe:
     """Height and width of the images of those steps as a part of the whole, to the nearest size that a model takes."""
 
     precision: Precision = "float32"
-    """bf16 runs the forward pass under autocast; weights and optimizer stay float32. auto: bf16 where it is faster."""
+    """bf16 and fp16 run the forward pass under autocast, fp16 with a scaled loss; weights and optimizer stay float32.
+    tf32: on NVIDIA GPUs the factors of products and convolutions are rounded to 10 bits; float32 never does that.
+    auto: bf16 where it is faster, fp16 on a GPU that only imitates bf16."""
     channels_last: bool = False
     """Store images and weights with the channels innermost."""
     compile: bool = False
@@ -194,7 +197,7 @@ def gpu() -> Recipe:
         epochs=50, batch_size=512, lr=2e-3, weight_decay=0.05, warmup_epochs=3, clip_grad=1.0,
         label_smoothing=0.1, drop_path=0.1, ema=0.999,
         crop="shift", crop_padding=4, flip=0.5, erasing=0.25, rand_augment=9, mixup=0.8, cutmix=1.0,
-        precision="bf16", channels_last=True, compile=True,
+        precision="auto", channels_last=True, compile=True,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ A run is a folder:
     recipe.json         what was trained: model, data, recipe
     history.csv         one row per epoch
     summary.json        the figures of the last epoch, with hardware and versions
-    last.ckpt           everything that resuming needs
+    last.ckpt           everything that resuming needs; previous.ckpt the one before, should this one be damaged
     best.safetensors    the weights at the best test accuracy, final.safetensors those of the last epoch
 """
 
@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import pickle
 import statistics
 import warnings
@@ -24,20 +25,19 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from c2f.device import describe_versions
 from c2f.fast.accelerate import FAST
-from c2f.files import write_atomically, write_json
+from c2f.files import load_tensors, save_tensors, write_atomically, write_json
 from c2f.models import create_model, list_models
 from c2f.training.data import Dataset
 from c2f.training.process import from_first_process
 from c2f.training.recipes import Recipe
 
-MAGIC = b"c2f checkpoint 3\n"
+MAGIC = b"c2f checkpoint 4\n"
 DIGEST_BYTES = hashlib.sha256().digest_size
 NOT_AT_INFERENCE = ("training", "p", "momentum", "name", "num_classes")  # they change no prediction, or no shape fits
 
@@ -60,7 +60,8 @@ class EpochRecord:
     test_loss: float
     test_accuracy: float
     seconds: float  # of training, without the evaluation
-    images_per_second: float
+    images_per_second: float  # of the steps after warm-up, augmentation included
+    warm_up_seconds: float = 0.0  # of `seconds`, those of the first step at each size: compiling, choosing kernels
 
 
 @dataclass
@@ -149,18 +150,17 @@ def _first_difference(a: dict[str, Any], b: dict[str, Any]) -> tuple[str, Any, A
 
 def save_weights(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
     """Write a model's weights as safetensors, which hold data only and can be shared, with where they are from."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(path, safetensors.torch.save(weights, metadata={"provenance": json.dumps(provenance)}))
+    save_tensors(path, model.state_dict(), provenance=json.dumps(provenance))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The state dict of a safetensors file; raises CheckpointError for a file that is none or is damaged."""
     try:
-        return safetensors.torch.load(Path(path).read_bytes())
+        return load_tensors(path)[0]
     except FileNotFoundError:
         raise CheckpointError(f"there are no weights {path}; train first, or name a run that has them.") from None
-    except (safetensors.SafetensorError, ValueError):
-        raise CheckpointError(f"{path} is not a readable safetensors file; copy or train it again.") from None
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 # ---- The folder, read
@@ -180,11 +180,12 @@ def describe_model(model: nn.Module, classes: int) -> dict[str, Any]:
     name, overrides = model_name(model), getattr(model, "overrides", {})
     if name not in list_models():
         return {"model": name, "overrides": overrides}
+    weights = {"weights": model.weights} if getattr(model, "weights", None) else {}  # the trained ones it began with
     for described in (overrides, {**overrides, "num_classes": classes}):
         with torch.device("meta"):
             unlike = _first_difference(_parts(model), _parts(create_model(name, **described)))
         if unlike is None:
-            return {"model": name, "overrides": described}
+            return {"model": name, "overrides": described, **weights}
     changed, found, expected = unlike
     raise CheckpointError(
         f"this model is no longer the {name} that create_model builds ({changed} is {found}, not {expected}), so its "
@@ -278,13 +279,26 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path} holds another run ({changes}); go on with it as it was, or name a new folder."
             )
-        return load_checkpoint(checkpoint) if checkpoint.exists() else None
+        older = self.path / "previous.ckpt"
+        if not (checkpoint.exists() or older.exists()):
+            return None
+        try:
+            return load_checkpoint(checkpoint)
+        except CheckpointError as error:
+            if not older.exists():
+                raise
+            state = load_checkpoint(older)
+            tqdm.write(f"{str(error).split(';')[0]}; {older} holds the step before, {state['step']:,}: going on there")
+            return state
 
     def save(self, **state: Any) -> None:
-        """Write last.ckpt, and recipe.json where it is not there yet."""
+        """Write last.ckpt, and recipe.json where it is not there yet; the one before stays as previous.ckpt."""
         if not (self.path / "recipe.json").exists():
             write_json(self.path / "recipe.json", self.described)
-        save_checkpoint(self.path / "last.ckpt", state)
+        last = self.path / "last.ckpt"
+        if last.exists():
+            os.replace(last, self.path / "previous.ckpt")
+        save_checkpoint(last, state)
 
     def write_epoch(self, history: History, model: nn.Module, **about: Any) -> None:
         """Write history.csv, summary.json and, where they are due, the weights of the best and of the last epoch."""
@@ -319,7 +333,8 @@ def run_folder(
     if not path or rank > 0:
         yield None, from_first_process(None, world)
         return
-    path, about = Path(path), {"data": {**data.provenance, "name": data.name}, "recipe": asdict(recipe)}
+    about = {"data": {**data.provenance, "name": data.name, "path": data.path}, "recipe": asdict(recipe)}
+    path = Path(path)
     described = json.dumps({**describe_model(model, len(data.classes)), **about}, default=str)
     folder = RunFolder(path, json.loads(described))  # so that what is compared is what is stored
     try:
@@ -341,6 +356,8 @@ def _differences(before: dict, now: dict, where: str = "") -> list[str]:
     found = []
     for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)
+        if where == "data." and key == "path":  # the same images, whose digest is compared, may have moved
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{where}{key}.")
         elif old != new:

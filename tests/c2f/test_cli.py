@@ -1,6 +1,7 @@
 """The command line through `main`, as a user types it; digits, tiny models, a handful of steps."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from c2f import cli, doctor
 from c2f.models import create_model
@@ -95,6 +97,73 @@ def test_data_shows_what_is_here_and_where_it_is_from(capsys, monkeypatch, tmp_p
     assert cli.main(["data", "digits"]) == 0
     out = capsys.readouterr().out
     assert "scikit-learn" in out and "sha256" in out and "0, 1, 2" in out
+
+
+# ---- Images of one's own
+
+
+@pytest.fixture(scope="module")
+def own_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of images called pics, and a run that was trained on it."""
+    place = tmp_path_factory.mktemp("photos")
+    for (split, count), (label, level) in itertools.product(
+        (("train", 8), ("test", 3)), (("dark", 20), ("light", 230))
+    ):
+        (place / "pics" / split / label).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (16, 16), (level, level, 5 * i)).save(place / "pics" / split / label / f"{i}.png")
+    settings = ["--epochs", "1", "--batch-size", "4", "--warmup-epochs", "0", "--no-channels-last", *TINY]
+    run = place / "runs" / "mine"
+    assert cli.main(["train", "--data", str(place / "pics"), *settings, "--out", str(run)]) == 0
+    return place / "pics", run
+
+
+def test_a_run_finds_its_images_from_any_folder(own_images, tmp_path, monkeypatch, capsys):
+    pics, run = own_images
+    monkeypatch.chdir(tmp_path)
+    decoy = tmp_path / "pics"
+    shutil.copytree(pics, decoy)
+    shutil.rmtree(decoy / "test" / "dark")
+    shutil.copytree(decoy / "test" / "light", decoy / "test" / "dark")
+    assert cli.main(["evaluate", str(run)]) == 0
+    theirs = capsys.readouterr().out
+    assert cli.main(["evaluate", str(run), "--data", str(pics)]) == 0
+    assert capsys.readouterr().out == theirs
+    assert cli.main(["evaluate", str(run), "--data", str(decoy)]) == 0
+    assert capsys.readouterr().out != theirs
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_images_that_changed_or_went_are_never_replaced_in_silence(command, own_images, tmp_path, monkeypatch, capsys):
+    pics, run = own_images
+    monkeypatch.setenv("C2F_DATA", str(tmp_path / "data"))
+    kept = tmp_path / "kept"
+    shutil.copytree(pics, kept)
+    try:
+        Image.new("RGB", (16, 16), (0, 255, 0)).save(pics / "test" / "dark" / "0.png")
+        assert "are not those of the run any more" in fails(capsys, command, str(run))
+        shutil.rmtree(pics)
+        assert f"the run's images were in {pics}, where nothing is now" in fails(capsys, command, str(run))
+    finally:
+        shutil.rmtree(pics, ignore_errors=True)
+        shutil.copytree(kept, pics)
+
+
+def test_predict_takes_files_and_folders_without_labels(own_images, tmp_path, capsys):
+    pics, run = own_images
+    one, folder = pics / "test" / "dark" / "0.png", pics / "test" / "light"
+    assert cli.main(["predict", str(run), str(one), str(folder)]) == 0
+    table = capsys.readouterr().out
+    assert str(one) in table and str(folder / "2.png") in table and "dark" in table and "light" in table
+    assert cli.main(["predict", str(run), str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 3
+    assert sum(found[str(folder / "2.png")].values()) == pytest.approx(1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    assert "holds no image" in fails(capsys, "predict", str(run), str(tmp_path / "empty"))
+    assert "there is no file" in fails(capsys, "predict", str(run), str(tmp_path / "absent.png"))
+    assert "cannot be read (" in fails(capsys, "predict", str(run), str(tmp_path / "text.png"))
 
 
 # ---- Train, resume, evaluate

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ASSIGNMENTS = sorted((ROOT / "notebooks" / "assignments").glob("*/[0-9]_*.ipynb"))  # as students get them
 
+CHECKED = "nbval-check-output"  # the tag of a cell whose text must be what is stored
 LONGEST_CELL = 30  # lines; the style asks for about 25
 LARGEST_NOTEBOOK = 3_000_000  # bytes; hosting sites give up on drawing much larger ones
 OWN_PATHS = re.compile(r"/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\|site-packages")
@@ -39,9 +40,11 @@ def code_cell_problems(cell: NotebookNode, expected_count: int | None) -> Iterat
         yield "has outputs and no execution count: nbval fails it"
     elif cell.execution_count != expected_count:
         yield f"has execution count {cell.execution_count}, not {expected_count}: run all in a fresh kernel, and save"
-    if "NBVAL_CHECK_OUTPUT" in cell.source and not any(text_of(output).strip() for output in cell.outputs):
+    tags = cell.metadata.get("tags", [])
+    is_checked = CHECKED in tags or "NBVAL_CHECK_OUTPUT" in cell.source
+    if is_checked and not any(text_of(output).strip() for output in cell.outputs):
         yield "is a checked cell without stored text, so nothing is checked (pictures are never compared)"
-    if re.search(r"NBVAL_(SKIP|RAISES_EXCEPTION)", cell.source) or cell.metadata.get("tags"):
+    if re.search(r"NBVAL_(SKIP|RAISES_EXCEPTION)", cell.source) or set(tags) - {CHECKED}:
         yield "is switched off for nbval, or tagged: a learner will run it, so it must run here"
     for output in cell.outputs:
         if output.output_type == "error":
@@ -94,10 +97,14 @@ def stored(text: str = "2\n", name: str = "stdout") -> list[NotebookNode]:
     return [new_output("stream", name=name, text=text)]
 
 
+def checked_cell(source: str, **options: object) -> NotebookNode:
+    return new_code_cell(source, metadata={"tags": [CHECKED]}, **options)
+
+
 def good_notebook() -> NotebookNode:
     cells = [
         new_markdown_cell("# A title\n\nand a sentence"),
-        new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(1 + 1)", execution_count=1, outputs=stored()),
+        checked_cell("print(1 + 1)", execution_count=1, outputs=stored()),
         new_code_cell("x = 1", execution_count=2),
     ]
     return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
@@ -137,8 +144,9 @@ BREAKS = {
     "pictures are never compared": only_a_picture,
     "no execution count": change_cell(execution_count=None),
     "not 1: run all in": change_cell(execution_count=7),
-    "has 40 lines": change_cell(source="# NBVAL_CHECK_OUTPUT\n" + "x = 1\n" * 39),
+    "has 40 lines": change_cell(source="x = 1\n" * 40),
     "switched off": change_cell(source="# NBVAL_SKIP\nprint(2)"),
+    "or tagged": change_cell(metadata={"tags": ["skip-execution"]}),
     "stored output on stderr": change_cell(outputs=[*stored(), *stored("UserWarning: no", "stderr")]),
     "path of the computer": change_cell(outputs=stored("/home/ada/c2f/runs")),
     "stored error: KeyError": stored_error,
@@ -163,8 +171,8 @@ def test_each_break_is_found(sentence: str) -> None:
 def test_nbval_compares_the_marked_cells_blocks_the_network_and_refuses_warnings(tmp_path: Path) -> None:
     network = "import urllib.request\nurllib.request.urlopen('https://example.com')"
     cells = {
-        "marked, same": new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(2)", execution_count=1, outputs=stored()),
-        "marked, other": new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(3)", execution_count=2, outputs=stored()),
+        "marked, same": checked_cell("print(2)", execution_count=1, outputs=stored()),
+        "marked, other": checked_cell("print(3)", execution_count=2, outputs=stored()),
         "unmarked, other": new_code_cell("print(3)", execution_count=3, outputs=stored()),
         "warning": new_code_cell("import warnings\nwarnings.warn('look')", execution_count=4),
         "network": new_code_cell(network, execution_count=5),

@@ -58,6 +58,7 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     provenance: dict[str, Any]
+    path: str = ""  # where the images were found on this machine; none for those that have a name of their own
 
     def __post_init__(self) -> None:
         for split in (self.train, self.test):
@@ -126,7 +127,7 @@ def cached(root: Path, name: str, key: str, image_size: int, decode: Callable[[]
 def _read(file: Path, key: str) -> Dataset | None:
     """The data set in `file`; None where it is absent, damaged, or of another key.
 
-    The images are mapped into memory and read when they are used, so this takes milliseconds.
+    Its digest is computed anew and compared, for which the images are read.
     """
     try:
         with safe_open(file, framework="pt") as stored:
@@ -134,6 +135,7 @@ def _read(file: Path, key: str) -> Dataset | None:
             if (about["format"], about["key"]) != (FORMAT, key):
                 return None
             splits = [Split(*(stored.get_tensor(f"{of}/{part}") for part in PARTS)) for of in ("train", "test")]
-        return Dataset(about["name"], *splits, tuple(about["classes"]), about["provenance"])
+        found = Dataset(about["name"], *splits, tuple(about["classes"]), about["provenance"])
+        return found if digest(*splits) == about["provenance"]["sha256"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

@@ -47,6 +47,16 @@ def load(folder: Path, root: Path, image_size: int, progress: bool) -> Dataset:
     return cached(root, f"{name}-{place}", key, image_size, decode)
 
 
+def load_images(paths: Sequence[Path], image_size: int) -> tuple[list[str], Tensor]:
+    """Files, and all images below folders, without labels: their paths, and uint8 (N, 3, image_size, image_size)."""
+    files = [file for path in paths for file in (walk(path) if path.is_dir() else [str(path)])]
+    if not files:
+        raise DataError(f"{_some([*map(str, paths)]) or 'nothing'} holds no image: name files, or folders of images")
+    if absent := [file for file in files if not os.path.isfile(file)]:
+        raise DataError(f"there is no file {_some(absent)}: name files, or folders of images")
+    return files, _decode_all(files, Path(), image_size, progress=False)
+
+
 def find_all(root: Path) -> list[Path]:
     """The image folders directly in `root`."""
     return sorted(place.parent for place in root.glob("*/train") if place.is_dir() and (place.parent / "test").is_dir())
@@ -107,8 +117,8 @@ def _decode_all(files: Sequence[str], folder: Path, image_size: int, progress: b
     fails = thread_map(failed, range(len(files)), max_workers=os.cpu_count(), **bar)
     if broken := sorted(os.path.relpath(files[i], folder) for i, fail in enumerate(fails) if fail):
         raise DataError(
-            f"{len(broken)} of the {len(files)} images in {folder} cannot be read ({_some(broken)}): replace "
-            "or delete them and load again"
+            f"{len(broken)} of the {len(files)} images in {folder} cannot be read ({_some(broken)}): replace them, or "
+            "move them away, and load again"
         )
     return torch.from_numpy(images)
 

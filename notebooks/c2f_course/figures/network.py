@@ -48,7 +48,7 @@ def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[in
     y, columns = 8.55, np.linspace(1.3, 17.7, len(stages) + 4)
     parts = [(f"image\n{image}", "", 1.65, 1.1), (f"stem\n{STEMS[config.stem]}", "stem", 1.65, 1.1)]
     parts += [(f"stage {i}\n{size}\n{blocks}", "stages", 1.9, 1.75) for i, (blocks, size) in enumerate(stages)]
-    parts += [("head\naverage,\nLinear", "head", 1.65, 1.75), (f"{config.num_classes}\nscores", "", 1.65, 1.1)]
+    parts += [("head\naverage,\nLinear", "head", 1.65, 1.75), (f"{config.num_classes}\nlogits", "", 1.65, 1.1)]
     row = [
         box(ax, x, y, text, width, height, lit=here in ("network", part))
         for x, (text, part, width, height) in zip(columns, parts, strict=True)
@@ -91,7 +91,7 @@ def plot_network(model: Conv2Former, here: str = "network", image_size: tuple[in
     return Picture(
         figure,
         f"An image of {image} passes the stem, {len(stages)} stages ({', '.join(map(' at '.join, stages))}) and the "
-        f"head, which gives {config.num_classes} scores; a block is ConvMod then MLP, each added to what it was given; "
+        f"head, which gives {config.num_classes} logits; a block is ConvMod then MLP, each added to what it was given; "
         f"in ConvMod a 1×1 convolution, GELU and a depthwise convolution of {k}×{k} make A, a 1×1 convolution makes V, "
         f"and their product passes a last 1×1 convolution. Marked: {PARTS[here]}.",
     )

@@ -193,7 +193,7 @@ def plot_costs(
         begin, end = (f"{ms[i]:.0f}" if ms[i] >= 10 else f"{ms[i]:.2g}" for i in (0, -1))
         said.append(f"{name} from {first} to {last} multiply-adds on paper and from {begin} to {end} ms measured")
     ax.plot([], [], "k--", linewidth=1.4, label="dashed: on paper")
-    finish(ax, title, "side of the map (positions)", "measured: processor milliseconds a call", "upper left")
+    finish(ax, title, "side of the map (positions)", "measured: processor milliseconds per call", "upper left")
     ax.set_xticks(sides, [str(side) for side in sides])
     ax.set_xticks([], minor=True)
     ax.spines["right"].set_visible(True)

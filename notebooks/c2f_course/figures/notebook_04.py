@@ -153,7 +153,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         "at most, up or down, for each of brightness, contrast and colour", 0.2, 0.9, 0.1, ops.color_jitter,
         _tell_each(lambda drawn: "brightness × {:.2f}\ncontrast {:.2f}, colour {:.2f}".format(*drawn),
                    lambda images, amount: ops.uniform(images, max(0.0, 1 - amount), 1 + amount, sets=3).T),
-        "The label stays, unless colour is what tells the classes apart: a ripe tomato from a green one.",
+        "The label stays, unless the classes differ by colour: a ripe tomato and a green one.",
     ),
     "resized crop": Augmentation(
         "of the area may be lost", 0.4, 0.9, 0.1, lambda images, lost: ops.random_resized_crop(images, 1 - lost),
@@ -284,15 +284,15 @@ def plot_costs(seconds: Mapping[str, Sequence[float]], images: int, *, title: st
         ax.text(1.25 * high, row, said[name], va="center", fontsize=9)
     ax.set_yticks(range(len(said)), said)
     limits = {"xlim": (min(map(min, micro.values())) / 1.5, 4 * max(map(max, micro.values())))}
-    label = "microseconds an image (from one grid line to the next: ten times as long)"
+    label = "microseconds per image (from one grid line to the next: ten times as long)"
     finish(ax, title, label, grid="x", ylim=(-0.7, len(said) - 0.3), **limits)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     ax.xaxis.set_tick_params(which="minor", bottom=False)
-    return Picture(figure, f"{title}, in microseconds an image, medians: {', '.join(map(' '.join, said.items()))}.")
+    return Picture(figure, f"{title}, in microseconds per image, medians: {', '.join(map(' '.join, said.items()))}.")
 
 
 def plot_turning(images: Tensor, angles: Sequence[float], shares: Mapping[str, Sequence[float]], over: str) -> Picture:
-    """What a network reads while an image turns: each answer's probability at all `angles` (degrees), a mean `over` …
+    """What a network reads while an image turns: each class's probability at all `angles` (degrees), a mean `over` …
 
     images: (M, 3, H, W), the image at M angles from the first to the last of `angles`, evenly spaced.
     """

@@ -121,7 +121,7 @@ def plot_smoothed_loss(smoothings: Sequence[float], classes: int = 10) -> Pictur
         ax.plot(true, floor, "o", color=colour, markersize=7, zorder=3, clip_on=False)
         lowest.append(f"with {smoothing:g} at p = {true:.2f}, where it is {abs(floor):.2f}")
     ax.set(ylim=(0, 1.7), xlim=(0.3, 1.0))
-    title = "The loss against the answer, ● where it is lowest"
+    title = "The loss against the prediction, ● where it is lowest"
     finish(ax, title, "probability p for the true class", "cross-entropy", "lower left")
     return Picture(figure, f"For {classes} classes the loss is lowest " + "; ".join(lowest) + ".")
 
@@ -129,7 +129,7 @@ def plot_smoothed_loss(smoothings: Sequence[float], classes: int = 10) -> Pictur
 class LiveLoss:
     """Two curves that are redrawn in place while a loop of your own runs; the last drawing stays.
 
-    Call `step(loss)` after every step, `score(accuracy)` when the held-out images were asked, `done()` at the end.
+    Call `step(loss)` after every step, `score(accuracy)` after an evaluation on the test images, `done()` at the end.
 
     steps: how many there will be. lines: heights to mark in the plot of the loss, by name. seconds: the least time
     between two drawings.
@@ -149,7 +149,7 @@ class LiveLoss:
             self.done()
 
     def score(self, accuracy: float) -> None:
-        """Note the accuracy on the held-out images after the steps so far."""
+        """Note the accuracy on the test images after the steps so far."""
         self.scores.append((len(self.losses), accuracy))
 
     def done(self) -> None:
@@ -175,15 +175,15 @@ class LiveLoss:
         said = f"After {len(self.losses)} of {self.steps} steps the smoothed loss is {now:.2f}"
         said += f" (it began at {self.losses[0]:.2f})"
         if self.scores:
-            right.plot(*zip(*self.scores, strict=True), "s--", color=TEST, markersize=4, label="held-out images")
-            said += f" and {self.scores[-1][1]:.1%} of the held-out images are right"
+            right.plot(*zip(*self.scores, strict=True), "s--", color=TEST, markersize=4, label="test images")
+            said += f" and the test accuracy is {self.scores[-1][1]:.1%}"
         finish(left, "Loss", "training step", "cross-entropy", "upper right")
-        finish(right, "Accuracy", "training step", "share that is right", "lower right")
+        finish(right, "Accuracy", "training step", "accuracy", "lower right")
         return Picture(figure, f"{said}.")
 
 
 def plot_averaged(steps: Sequence[int], latest: Sequence, averaged: Sequence, weight: Sequence) -> Picture:
-    """Noisy against averaged: one weight and its average (pairs, after every step), and results on held-out images.
+    """Noisy against averaged: one weight and its average (pairs, after every step), and results on test images.
 
     After each of `steps`: (loss, accuracy) of the latest and of the averaged weights.
     """
@@ -197,13 +197,13 @@ def plot_averaged(steps: Sequence[int], latest: Sequence, averaged: Sequence, we
         half = [loss for loss, _ in series[len(steps) // 2 :]]
         ranges.append(f"between {min(half):.2f} and {max(half):.2f}")
     finish(first, "One weight", "training step", "its value", "best")
-    finish(axes[0], "Loss, held-out images", "training step", "cross-entropy", "best")
-    finish(axes[1], "Accuracy, held-out images", "training step", "share that is right", "best")
+    finish(axes[0], "Loss, test images", "training step", "cross-entropy", "best")
+    finish(axes[1], "Accuracy, test images", "training step", "accuracy", "best")
     return Picture(
         figure,
-        f"In the second half of steps {every[0]} to {every[-1]} the held-out loss of the latest weights moves "
-        f"{ranges[0]}, that of the averaged ones {ranges[1]}; at the end {latest[-1][1]:.1%} and "
-        f"{averaged[-1][1]:.1%} are right.",
+        f"In the second half of steps {every[0]} to {every[-1]} the test loss of the latest weights moves "
+        f"{ranges[0]}, that of the averaged ones {ranges[1]}; at the end their accuracies "
+        f"are {latest[-1][1]:.1%} and {averaged[-1][1]:.1%}.",
     )
 
 
@@ -248,20 +248,20 @@ def plot_range_test(rates: Sequence[float], losses: Sequence[float], chosen: flo
 
 @dataclass
 class Curves:
-    """What a training leaves: the loss of each step, and the share of held-out images right, at equal distances."""
+    """What a training leaves: the loss of each step, and the test accuracy, at equal distances."""
 
     losses: list[float] = field(default_factory=list)
     accuracies: list[float] = field(default_factory=list)
 
 
-def plot_hunt(curves: Mapping[str, Curves], sound: Curves) -> Picture:
-    """The loss (above) and the held-out accuracy (below) of each training, beside the sound one's in grey."""
-    every = len(sound.losses) // len(sound.accuracies)
+def plot_hunt(curves: Mapping[str, Curves], correct: Curves) -> Picture:
+    """The loss (above) and the test accuracy (below) of each training, with the correct loop's in grey."""
+    every = len(correct.losses) // len(correct.accuracies)
     figure, axes = subplots(2.4 * len(curves), 4.4, 2, len(curves), squeeze=False, sharey="row", sharex=True)
     said = []
     for (name, curve), (above, below) in zip(curves.items(), axes.T, strict=True):
         steps = range(1, len(curve.losses) + 1)
-        for each, style in ((sound, {"color": SOFT, "alpha": 0.5, "linewidth": 4}), (curve, {"color": TEST})):
+        for each, style in ((correct, {"color": SOFT, "alpha": 0.5, "linewidth": 4}), (curve, {"color": TEST})):
             losses, accuracies = smooth(each.losses)[: len(steps)], each.accuracies[: len(steps) // every]
             above.plot(steps[: len(losses)], losses, **style)
             evaluated = steps[every - 1 :: every][: len(accuracies)]
@@ -272,8 +272,8 @@ def plot_hunt(curves: Mapping[str, Curves], sound: Curves) -> Picture:
         end = losses[-1] if losses else math.nan
         said.append(f"{name} ends at a loss of {end:.2f} and an accuracy of {curve.accuracies[-1]:.0%}")
     axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("held-out accuracy")
+    axes[1, 0].set_ylabel("test accuracy")
     axes[0, -1].text(1.03, math.log(10), "ln 10", va="center", fontsize=9, transform=above.get_yaxis_transform())
-    axes[0, 0].legend(["sound", "this one"], frameon=False, loc=(0.4, 0.2), fontsize=8.5)
-    alt = f"After {len(sound.losses)} steps the sound loop is at a loss of {smooth(sound.losses)[-1]:.2f} and an"
-    return Picture(figure, f"{alt} accuracy of {sound.accuracies[-1]:.0%}; {'; '.join(said)}.")
+    axes[0, 0].legend(["correct loop", "this loop"], frameon=False, loc=(0.4, 0.2), fontsize=8.5)
+    alt = f"After {len(correct.losses)} steps the correct loop is at a loss of {smooth(correct.losses)[-1]:.2f} and an"
+    return Picture(figure, f"{alt} accuracy of {correct.accuracies[-1]:.0%}; {'; '.join(said)}.")

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from c2f.maps.receptive_field import ReceptiveField, describe, energy_by_radius, mean_radius, rings
-from c2f.picture import COUNTS, SOFT, TEST, TRAIN, WINDOW, Picture
+from c2f.picture import COUNTS, SIGNED, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f_course.figures.drawing import finish, subplots, told
 
-COLOURS = (SOFT, TEST, TRAIN)  # of up to three things compared, the first one the quiet one
+COLOURS = (SOFT, TEST, TRAIN)  # of up to three things compared, the first one in grey
 
 
 def plot_energy(
@@ -54,7 +54,7 @@ def plot_sorted_energy(places: Mapping[str, Tensor], title: str) -> Picture:
 
 
 def plot_signs(maps: Mapping[str, Mapping[str, Tensor]], title: str, limit: float = 10.0) -> Picture:
-    """How the values of modulation maps spread about zero: a histogram per panel, with the share below zero.
+    """How the values of modulation maps lie around zero: a histogram per panel, with the share below zero.
 
     `maps`: by the panel's title, up to three sets of values of any shape by their name. What is beyond ±`limit` is left
     out of the picture, not of the shares.
@@ -72,7 +72,7 @@ def plot_signs(maps: Mapping[str, Mapping[str, Tensor]], title: str, limit: floa
         legend = {"fontsize": 8, "loc": "upper left"}
         finish(ax, panel, "A", "", legend, grid="", yticks=[], xlim=(-limit, limit), ylim=(0, 1.4175))
         ax.spines["left"].set_visible(False)
-    axes[0].set_ylabel("how often (each to its top)")
+    axes[0].set_ylabel("frequency (scaled to 1)")
     return Picture(figure, f"{title}. {told(said)}.".replace("-", "−"))
 
 
@@ -83,8 +83,8 @@ def plot_products(pairs: Mapping[str, tuple[Tensor, Tensor]], title: str) -> Pic
     for ax, (name, (a, v)) in zip(axes, pairs.items(), strict=True):
         product = (a * v).flatten()
         above = product.clamp(min=0).sum() / product.abs().sum()
-        colours = [TEST if value > 0 else TRAIN for value in product]
-        ax.scatter(a.flatten().numpy(), v.flatten().numpy(), s=5, c=colours, alpha=0.5, linewidths=0)
+        style = {"c": product.sign().numpy(), "cmap": SIGNED, "vmin": -1.4, "vmax": 1.4}  # as in maps of signed values
+        ax.scatter(a.flatten().numpy(), v.flatten().numpy(), s=5, alpha=0.5, linewidths=0, **style)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axvline(0, color="black", linewidth=0.8)
         finish(ax, f"{name}\nabove 0: {above:.0%} of |A ⊙ V|", "A", "V" if ax is axes[0] else "", grid="")

@@ -59,7 +59,7 @@ def plot_windows(photograph: Tensor, blocks: Mapping[str, BlockAttention], posit
         count, together = int(piece.max()) + 1, len({int(piece[position]) for position in positions})
         ax.set(title=f"{name}\n{count} pieces", xlabel="token column", ylabel="token row")
         cuts = f"{name} cuts the {piece.shape[0]}×{piece.shape[1]} tokens into {count} pieces"
-        said.append(f"{cuts}, and the {len(positions)} marked tokens lie in {together} of them")
+        said.append(f"{cuts}, and the {len(positions)} marked tokens are in {together} of them")
     return Picture(figure, f"{'; '.join(said)}.")
 
 
@@ -89,7 +89,7 @@ def plot_roll(photograph: Tensor, attention: BlockAttention) -> Picture:
 
 
 def plot_masks(photograph: Tensor, attention: BlockAttention, windows: Mapping[str, int]) -> Picture:
-    """For some windows of a shifted block: its tokens as the roll brought them together, and below who may see whom.
+    """Some windows of a shifted block: the tokens after the roll, and below the pairs that may attend to each other.
 
     `attention`: of a block without padding; `windows`: name -> number of the window, row by row.
     """
@@ -365,12 +365,12 @@ def plot_speeds(costs: Mapping[str, MultiplyAdds], seconds: Mapping[str, Sequenc
     finish(axes[0], title, label, grid="x", rows=costs)
     finish(axes[1], "The same in multiply-adds executed", "billions of multiply-adds per second", grid="x")
     medians = ((name, np.median(rates[name]), np.median(speeds[name])) for name in costs)
-    said = (f"{n} {r:,.0f} images and {s:,.0f} billion executed multiply-adds a second" for n, r, s in medians)
+    said = (f"{n} {r:,.0f} images and {s:,.0f} billion executed multiply-adds per second" for n, r, s in medians)
     return Picture(figure, f"Measured here, forward, batch {images}: {'; '.join(said)}.")
 
 
 PUBLISHED = {
-    "compared": ("the published comparison", TEST, "D"),
+    "compared": ("quoted in the PaddlePaddle notebook", TEST, "D"),
     "elsewhere": ("what others report", SOFT, "o"),
     "kit": ("this kit's own weights", TRAIN, "s"),
 }
@@ -387,7 +387,7 @@ def plot_published(results: Sequence[tuple[str, float, float, str, str]]) -> Pic
         ax.plot((low + high) / 2, y, mark, color=colour, markersize=8, label=label if kinds.pop(kind, None) else None)
         ax.text(high + 0.9, y, conditions, va="center", fontsize=9, color=INK)
         said.append(f"{name} {low:.3g}{'' if low == high else f' to {high:.3g}'} % ({conditions})")
-    title, label = "What is said of accuracies, with what is known of each", "test accuracy on CIFAR-10 (%)"
+    title, label = "Reported accuracies and their known conditions", "test accuracy on CIFAR-10 (%)"
     style = {"grid": "x", "rows": [name for name, *_ in results], "xlim": (72, 112), "xticks": range(75, 100, 5)}
     finish(ax, title, label, "", "upper right", **style)
     return Picture(figure, f"Accuracy on CIFAR-10 from scratch: {'; '.join(said)}.")

@@ -98,14 +98,14 @@ def plot_grid(
     ax.set_xticks(range(len(kernels)), kernels)
     ax.set_yticks(range(len(distances)), distances)
     ax.set(xlabel="kernel side k, in positions of 2 pixels", ylabel="distance of the discs, pixels")
-    ax.set_title("Held-out accuracy by distance and kernel side", fontsize=11)
+    ax.set_title("Test accuracy by distance and kernel side", fontsize=11)
     figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    figure.colorbar(drawn, ax=ax, label="held-out accuracy, %")
+    figure.colorbar(drawn, ax=ax, label="test accuracy, %")
     rows = (
         f"at {d} pixels {', '.join(f'k = {k} {value:.0f} %' for k, value in zip(kernels, line, strict=True))}"
         for d, line in zip(distances, means, strict=True)
     )
-    return Picture(figure, f"Held-out accuracy, mean of the seeds: {'; '.join(rows)}.")
+    return Picture(figure, f"Test accuracy, mean of the seeds: {'; '.join(rows)}.")
 
 
 def plot_ablation(results: Mapping[str, Sequence[float]], base: str, *, title: str) -> Picture:
@@ -126,9 +126,9 @@ def plot_ablation(results: Mapping[str, Sequence[float]], base: str, *, title: s
         said.append(f"{name} {mean(values):.1f} ± {error:.1f}")
     limits = {"ylim": (len(results) - 0.4, -0.6), "xlim": (None, min(ax.get_xlim()[1], 101.5))}
     rows = [f"{name} (base)" if name == base != "base" else name for name in results]
-    finish(ax, title, "held-out accuracy, %", rows=rows, **limits)
+    finish(ax, title, "test accuracy, %", rows=rows, **limits)
     figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=9)
-    return Picture(figure, f"{title}. Held-out accuracy in per cent, mean ± two standard errors: {'; '.join(said)}.")
+    return Picture(figure, f"{title}. Test accuracy in per cent, mean ± two standard errors: {'; '.join(said)}.")
 
 
 def judge(runs: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
@@ -136,18 +136,18 @@ def judge(runs: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
     return 100 * (mean(runs) - mean(base)), math.hypot(_error(runs), _error(base))
 
 
-def plot_twins(one_experiment: Tensor, gains: Mapping[str, Tensor], spread: float) -> Picture:
+def plot_twins(one_experiment: Tensor, gains: Mapping[str, Tensor], deviation: float) -> Picture:
     """Variants that are all the same: one experiment sorted, and how much the best seems to gain in many experiments.
 
     `one_experiment`: (V,) accuracies in per cent; `gains`: (R,) points by which the best is above the truth in each of
-    R experiments, by how it was done; `spread`: standard deviation of the seeds, in points.
+    R experiments, by how it was done; `deviation`: standard deviation of the seeds, in points.
     """
     figure, (left, right) = subplots(9.5, 3.6, 1, 2)
     values = one_experiment.sort().values.tolist()
     best, count = values[-1], len(values)
     left.plot(range(1, count + 1), values, "o", color=SOFT, label="a variant, one run")
     left.plot(count, best, "D", color=TEST, markersize=9, label=f"the best: {best:.1f} %")
-    left.axhline(80, color=TRAIN, label="what each of them is: 80.0 %")
+    left.axhline(80, color=TRAIN, label="true accuracy of each: 80.0 %")
     limits = {"xticks": [1, *range(5, count + 1, 5)], "ylim": (None, best + 0.45 * (best - values[0]))}
     finish(left, "One experiment", "variant, sorted by its result", "accuracy, %", "upper left", **limits)
     bins = np.linspace(0, max(gain.max().item() for gain in gains.values()), 40)
@@ -157,7 +157,7 @@ def plot_twins(one_experiment: Tensor, gains: Mapping[str, Tensor], spread: floa
     said = told((name, f"{gain.mean():.2f} points on average") for name, gain in gains.items())
     return Picture(
         figure,
-        f"{count} variants that are the same, with a spread of {spread:g} points between runs: in one experiment "
+        f"{count} variants that are the same, with a standard deviation of {deviation:g} points: in one experiment "
         f"the best shows {best:.1f} % for 80.0. The best's gain over the truth, {said}.",
     )
 
@@ -189,7 +189,7 @@ def plot_intervals(accuracies: Sequence[float], test_sets: Mapping[str, int]) ->
         ax.text(count * 1.05, 10.5, f"{name}\n{count:,}", fontsize=9, color=SOFT, va="top")
     ax.set(xscale="log", yscale="log", ylim=(0.1, 12))
     ax.set_yticks([0.1, 0.3, 1, 3, 10], labels=["0.1", "0.3", "1", "3", "10"])
-    title = "How sure an accuracy is, from the number of test images alone"
+    title = "How precise an accuracy is, by the number of test images"
     legend = {"frameon": True, "framealpha": 1, "edgecolor": "white", "loc": "lower left"}
     finish(ax, title, "test images", "± points (95 %)", legend)
     said = "; ".join(f"{name}, {n:,} images, ±{_half(accuracies[0], n):.2f}" for name, n in test_sets.items())
@@ -199,7 +199,7 @@ def plot_intervals(accuracies: Sequence[float], test_sets: Mapping[str, int]) ->
 def plot_paired(right_a: Tensor, right_b: Tensor, names: tuple[str, str]) -> Picture:
     """Two models on the same test images: who is right where, and the difference with both its intervals.
 
-    `right_a`, `right_b`: (N,) bool, whether each image was answered rightly.
+    `right_a`, `right_b`: (N,) bool, whether each prediction is right.
     """
     counts, difference, errors = compare(right_a, right_b)
     figure, (table, ax) = subplots(9.5, 2.7, 1, 2, width_ratios=[1, 1.9])
@@ -217,7 +217,7 @@ def plot_paired(right_a: Tensor, right_b: Tensor, names: tuple[str, str]) -> Pic
         ax.text(100 * difference, row - 0.22, f"{name}: ± {half:.1f}", ha="center", fontsize=10)
         said.append(f"{name} ± {half:.1f}")
     ax.axvline(0, color="black", linewidth=0.8)
-    title, label = "Difference with its 95 % interval", f"{names[1]} less {names[0]}, points"
+    title, label = "Difference with its 95 % interval", f"{names[1]} minus {names[0]}, points"
     finish(ax, title, label, ylim=(1.5, -0.6), yticks=[])
     both, only_a, only_b, none = counts.flat
     alt = f"{both} images are right with both, {only_a} only with {names[0]}, {only_b} only with {names[1]}, {none}"
@@ -234,8 +234,8 @@ def compare(right_a: Tensor, right_b: Tensor) -> tuple[np.ndarray, float, dict[s
     return counts, b.mean() - a.mean(), {"as if on other images": unpaired, "paired": paired}
 
 
-KERNELS = {"T": (82.8, 83.4), "B": (84.1, 84.5)}
-"""Conv2Former-T and -B on ImageNet-1k with kernel 5 and 21, top-1 in per cent (arXiv 2211.11943)."""
+KERNELS = {"T": {5: 82.8, 11: 83.2, 21: 83.4}, "B": {5: 84.1, 11: 84.4, 21: 84.5}}
+"""Conv2Former-T and -B on ImageNet-1k by kernel side, top-1 in per cent (arXiv 2211.11943)."""
 IMAGENET = 50_000  # validation images
 
 
@@ -248,12 +248,13 @@ def plot_paper() -> Picture:
     finish(left, title, "ImageNet-1k top-1, %", rows=PAPER_FUSIONS, ylim=limits)
     for (name, values), (colour, stroke), shift in zip(KERNELS.items(), KINDS, (-0.2, 0.2), strict=False):
         style = {"fmt": "D" + stroke, "color": colour, "capsize": 4, "label": f"Conv2Former-{name}"}
-        right.errorbar([5 + shift, 21 + shift], values, [_half(value / 100, IMAGENET) for value in values], **style)
-    limits = {"xlim": (2, 24), "xticks": [5, 21], "ylim": (82.2, 85.9)}
+        errors = [_half(value / 100, IMAGENET) for value in values.values()]
+        right.errorbar([k + shift for k in values], values.values(), errors, **style)
+    limits = {"xlim": (2, 24), "xticks": [5, 11, 21], "ylim": (82.2, 85.9)}
     finish(right, "Kernel side", "kernel side k", "top-1, %", "upper left", **limits)
     fusions = ", ".join(f"{name} {value}" for name, value in PAPER_FUSIONS.items())
-    kernels = ", ".join(f"{name} from {low} to {high}" for name, (low, high) in KERNELS.items())
-    alt = f"Published top-1 on ImageNet-1k in per cent; fusions on T: {fusions}; kernel 5 to 21: {kernels}. The bars"
+    kernels = ", ".join(f"{name} {', '.join(map(str, values.values()))}" for name, values in KERNELS.items())
+    alt = f"The paper's ImageNet-1k top-1 in per cent; fusions on T: {fusions}; kernel 5, 11, 21: {kernels}. The bars"
     return Picture(
         figure, f"{alt} are the 95 % intervals from 50,000 test images, ±{_half(0.832, IMAGENET):.2f} points."
     )

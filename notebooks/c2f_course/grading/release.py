@@ -95,7 +95,7 @@ def _notebook(name: str, cells: list[NotebookNode], fill: Callable[[re.Match, st
 
 INCLUDED = (
     "c2f", "data/weights", "data/results", "notebooks", "LICENSE", "Makefile", "README.md", "constraints.txt",
-    "environment.yml", "kit.py", "pyproject.toml",
+    "docs/glossary.md", "environment.yml", "kit.py", "pyproject.toml",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Four training loops with a bug each, and a sound one: for notebook 05, which shows their curves before their code.
+"""Four training loops with a bug each, and a correct one: for notebook 05, which shows their curves before their code.
 
 Students: read this file only after the hunt.
 
@@ -6,7 +6,7 @@ Students: read this file only after the hunt.
     guilt("A")          # which of SUSPECTS it was
     unfold("A")         # the loop's code, folded, to be shown in a notebook
 
-A broken loop is the sound one with another line or two, so that they differ in nothing but the bug.
+A broken loop differs from the correct one in a line or two, and in nothing but the bug.
 """
 
 import difflib
@@ -24,13 +24,13 @@ from c2f.training.data import Dataset
 from c2f_course.figures.notebook_05 import Curves
 
 STEPS, BATCH, RATE = 135, 32, 5e-3
-EVERY = 15  # steps from one look at the held-out images to the next
+EVERY = 15  # steps from one evaluation on the test images to the next
 
 SUSPECTS = (
     "zero_grad forgotten",
     "labels shuffled apart from the images",
     "softmax before cross-entropy",
-    "held-out images not normalised",
+    "test images not normalised",
     "learning rate 100 times too high",
     "learning rate 100 times too low",
     "optimizer made before the model was replaced",
@@ -38,7 +38,7 @@ SUSPECTS = (
 
 
 def batches(count: int, steps: int) -> Iterator[Tensor]:
-    """`steps` times BATCH indices, in an order that is the same for every loop; each image once an epoch."""
+    """`steps` times BATCH indices, in an order that is the same for every loop; each image once per epoch."""
     generator = torch.Generator().manual_seed(0)
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(steps * BATCH // count + 1)])
     yield from order[: steps * BATCH].split(BATCH)
@@ -46,14 +46,14 @@ def batches(count: int, steps: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, labels: Tensor) -> float:
-    """The share of x (N, 3, H, W) that the model gets right; it is in training mode again afterwards."""
+    """The accuracy on x (N, 3, H, W); the model is in training mode again afterwards."""
     right = (model.eval()(x).argmax(dim=1) == labels).float().mean().item()
     model.train()
     return right
 
 
-def sound_loop(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
-    """The loop as it should be."""
+def correct_loop(model: nn.Module, data: Dataset, lr: float = RATE, steps: int = STEPS) -> Curves:
+    """The loop without a bug."""
     optimizer, curves = torch.optim.AdamW(model.parameters(), lr), Curves()
     for batch in batches(len(data.train), steps):
         x, labels = normalize(data.train.images[batch]), data.train.labels[batch]
@@ -78,8 +78,8 @@ BUGS = {  # a place in SUSPECTS, so that a glance gives nothing away; what is re
 
 
 def code_of(name: str) -> str:
-    """The source of a broken loop, or of the sound one."""
-    code = inspect.getsource(sound_loop)
+    """The source of a broken loop, or of the correct one."""
+    code = inspect.getsource(correct_loop)
     for part, another in BUGS[name][1].items() if name in BUGS else ():
         code = code.replace(part, another)
     return code
@@ -88,10 +88,10 @@ def code_of(name: str) -> str:
 def _loop(name: str) -> Callable[..., Curves]:
     space = dict(globals())
     exec(code_of(name), space)
-    return space["sound_loop"]
+    return space["correct_loop"]
 
 
-LOOPS = {"sound": sound_loop, **{name: _loop(name) for name in BUGS}}
+LOOPS = {"correct": correct_loop, **{name: _loop(name) for name in BUGS}}
 
 
 def guilt(name: str) -> str:
@@ -103,7 +103,7 @@ def guilt(name: str) -> str:
 
 @dataclass(frozen=True)
 class Unfolded:
-    """A broken loop's code, in a notebook folded under its name, the lines that differ from the sound loop marked."""
+    """A broken loop's code, in a notebook folded under its name, the lines that differ from the correct loop marked."""
 
     name: str
     code: str
@@ -119,9 +119,9 @@ class Unfolded:
 
 
 def unfold(name: str) -> Unfolded:
-    """The code of a broken loop; `>` stands before each line that the sound loop has not, `-` before one it misses."""
+    """The code of a broken loop; `>` marks a line that the correct loop does not have, `-` one that is missing here."""
     guilt(name)  # raises for a name that is not there
-    sound, broken = (code_of(which).splitlines()[2:] for which in ("sound", name))  # without signature and docstring
+    correct, broken = (code_of(which).splitlines()[2:] for which in ("correct", name))  # no signature, no docstring
     marks = {"  ": "  ", "+ ": "> ", "- ": "- "}
-    lines = [line for line in difflib.ndiff(sound, broken) if line[:2] in marks]
+    lines = [line for line in difflib.ndiff(correct, broken) if line[:2] in marks]
     return Unfolded(name, "\n".join(marks[line[:2]] + line[6:] for line in lines))

@@ -168,9 +168,9 @@ def multiply_adds(side: int, channels: int, k: int) -> dict[str, Expected]:
     return {name: Expected(f"{name} {at}", of, mistakes[name]) for name, of in zip(mistakes, right, strict=True)}
 
 
-@exercise("01.5", "Where attention gets dearer", "medium", 5)
-@task([(11,), (3,), (7,), (21,)], SAY["dearer_from"])
-def dearer_from(k: int) -> Expected:
+@exercise("01.5", "Where attention gets more expensive", "medium", 5)
+@task([(11,), (3,), (7,), (21,)], SAY["crossover_side"])
+def crossover_side(k: int) -> Expected:
     side = next(s for s in range(1, 100) if 2 * s**4 > k * k * s * s)  # the channels are the same in both
     mistakes = {
         "positions": next(n for n in range(1, 10_000) if 2 * n > k * k),

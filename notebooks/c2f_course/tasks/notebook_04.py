@@ -127,17 +127,17 @@ def shift(image: Tensor, down: int, right: int) -> Expected:
 
 
 def soft_inputs() -> Iterator[tuple[Tensor, Tensor]]:
-    """Scores and shares of each class; then scores whose probabilities are stored as 0."""
+    """Logits and shares of each class; then logits whose probabilities are stored as 0."""
     generator = torch.Generator().manual_seed(5)
-    scores, targets = 3 * torch.randn(6, 4, generator=generator), torch.rand(6, 4, generator=generator)
-    yield scores, targets / targets.sum(dim=1, keepdim=True)
+    logits, targets = 3 * torch.randn(6, 4, generator=generator), torch.rand(6, 4, generator=generator)
+    yield logits, targets / targets.sum(dim=1, keepdim=True)
     yield torch.tensor([[200.0, 0.0, -200.0]]), torch.tensor([[0.5, 0.5, 0.0]])
 
 
 @exercise("04.4", "Cross-entropy with soft labels", "medium", 6)
 @task(soft_inputs, SAY["soft_cross_entropy"])
-def soft_cross_entropy(scores: Tensor, targets: Tensor) -> Expected:
-    return replace(cross_entropy(scores, targets, 0.0), learns={"scores": "the scores"})
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Expected:
+    return replace(cross_entropy(logits, targets, 0.0), learns={"logits": "the logits"})
 
 
 # ---- CutMix

@@ -142,7 +142,7 @@ def conclusions(answer: Any) -> str:
         "c": False,  # not to find a difference is not to find that there is none
         "d": gain - 2 * error < 0.5 < gain + 2 * error,
         "e": False,  # the best of one against the worst of the other
-        "f": False,  # the spread is over seeds, and the test images are the same in every run
+        "f": False,  # the seeds vary, and the test images are the same in every run
     }
     expect_statements(answer, holds, SAY["conclusions"])
     return SAY["conclusions"]["praise"]

@@ -60,7 +60,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float) -> Expected
         }
     case = f"the loss for {kind}, {classes} classes, smoothing {s:g}"
     if largest > 100:
-        case += f", scores of up to {largest:.0f}"
+        case += f", logits of up to {largest:.0f}"
         kept = [q for least in LEAST for q in (p.clamp(min=least), p + least, p.clamp(least, 1 - least))]
         mistakes["kept away from 0"] = tuple(compared(smooth, q.log()) for q in kept)
     signs = {"one for each image": lambda made: isinstance(made, Tensor) and made.dim()}

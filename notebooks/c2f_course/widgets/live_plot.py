@@ -24,7 +24,7 @@ class LivePlot(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._losses: list[tuple[int, float]] = []  # (steps done, the step's loss)
+        self._losses: list[tuple[int, float]] = []  # (steps done, the step's loss; a tensor until it is drawn)
         self._state: TrainingState | None = None
         self._steps_per_epoch = 0  # not known before an epoch's end
         self._display: Display | None = None
@@ -34,7 +34,7 @@ class LivePlot(Callback):
         if self._losses and state.step <= self._losses[-1][0]:  # the same plot, handed to another training
             self._forget()
         self._state = state
-        self._losses.append((state.step, state.loss))
+        self._losses.append((state.step, state.loss_tensor))  # reading it now would keep a GPU waiting
         if time.monotonic() >= self._next:
             self._draw()
 
@@ -51,6 +51,7 @@ class LivePlot(Callback):
         state = self._state
         figure = new_figure(8.5, 3.2)
         axes = figure.subplots(1, 2)
+        self._losses = [(step, float(loss)) for step, loss in self._losses]
         axes[0].plot(*zip(*self._losses, strict=True), color=TRAIN, alpha=0.3, linewidth=1, label="each step")
         records = state.history.records if self._steps_per_epoch else []
         for ax, quantity, corner in zip(axes, ("loss", "accuracy"), ("upper right", "lower right"), strict=True):

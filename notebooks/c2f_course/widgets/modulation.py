@@ -195,7 +195,7 @@ class ModulationExplorer(Explorer):
                 Panel(sums, m.window, boxes=[centre], sign="="),
             ],
             [
-                Panel("the kernel, laid at □\n(implied row)", implied, boxes=[here]),
+                Panel("the kernel, placed at □\n(implied row)", implied, boxes=[here]),
                 Panel(f"modulation A\n{number(m.value, 3)} at □", m.a, limits[1], [here]),
                 Panel(f"value V\n{number(m.v[m.position], 3)} at □", m.v, limits[2], [here], sign="⊙"),
                 Panel(f"A ⊙ V\n{number(m.fused[m.position], 3)} at □", m.fused, limits[3], [here], sign="="),

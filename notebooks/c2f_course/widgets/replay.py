@@ -73,7 +73,7 @@ class TrainingReplay(Explorer):
         return panels
 
     def _plot_curves(self) -> "Figure":
-        """Training loss on the left, accuracy on held-out images on the right."""
+        """Training loss on the left, test accuracy on the right."""
         figure = new_figure(9.0, 2.4)
         left, right = figure.subplots(1, 2)
         for each, losses, colour in zip(self.recordings, self._smooth, COLOURS, strict=False):
@@ -84,7 +84,7 @@ class TrainingReplay(Explorer):
             )
         whole = {"xlabel": "step", "xlim": (0, 1.02 * max(map(len, self._smooth)))}
         left.set(title="Training loss (smoothed, recorded)", ylabel="cross-entropy", ylim=(0, None), **whole)
-        right.set(title="Accuracy on held-out images", ylabel="accuracy", ylim=(0, 1), **whole)
+        right.set(title="Test accuracy", ylabel="accuracy", ylim=(0, 1), **whole)
         left.legend(frameon=False)
         tidy(left, right)
         return figure
@@ -107,7 +107,7 @@ class TrainingReplay(Explorer):
             frame, frames = self._at(each), each.blocks[self.stage.value]
             step = each.steps[frame]
             done = [record for record in each.history.records if record.epoch * each.steps_per_epoch <= step]
-            reached = f"{done[-1].test_accuracy:.1%} right on held-out images" if done else "no epoch finished yet"
+            reached = f"test accuracy {done[-1].test_accuracy:.1%}" if done else "no epoch finished yet"
             kernel, map_ = _kernel_and_map(each, frames, self.channel.value, self.image.value)
             first, now = kernel[1][0], kernel[1][frame]
             change = (now - first).norm() / first.norm().clamp(min=1e-12)

@@ -76,15 +76,19 @@ class StopAfter(Callback):
             raise RuntimeError("killed")
 
 
-def test_a_resumed_run_goes_on_with_its_recording(data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "seconds"), [(6, 60), (6, 0), (2, 0), (4, 0), (7, 0)])
+def test_a_resumed_run_goes_on_with_its_recording(step: int, seconds: int, data: Dataset, tmp_path: Path) -> None:
     images, names = data.test.images[:1], ["a"]
     whole = tmp_path / "whole.safetensors"
     train(model_of("Conv2Former"), data, RECIPE, callbacks=[Recorder(images, names, whole, frames=5)], progress=False)
 
     path = tmp_path / "run" / "recording.safetensors"
     with pytest.raises(RuntimeError, match="killed"):
-        cut = [Recorder(images, names, path, frames=5), StopAfter(6)]
-        train(model_of("Conv2Former"), data, RECIPE, out=tmp_path / "run", callbacks=cut, progress=False)
+        cut = [Recorder(images, names, path, frames=5), StopAfter(step)]
+        train(
+            model_of("Conv2Former"), data, RECIPE, out=tmp_path / "run",
+            callbacks=cut, progress=False, checkpoint_seconds=seconds,
+        )  # fmt: skip
     train(
         model_of("Conv2Former"), data, RECIPE, out=tmp_path / "run",
         callbacks=[Recorder(images, names, path, frames=5)], progress=False,
@@ -106,5 +110,5 @@ def test_what_cannot_be_recorded_or_read_is_said(data: Dataset, tmp_path: Path) 
     with pytest.raises(ValueError, match="there is no recording"):
         Recording.load(tmp_path / "none.safetensors")
     (tmp_path / "else.safetensors").write_bytes(b"something else")
-    with pytest.raises(ValueError, match="is not a recording"):
+    with pytest.raises(ValueError, match="is not a readable safetensors file"):
         Recording.load(tmp_path / "else.safetensors")

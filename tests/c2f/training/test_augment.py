@@ -275,32 +275,55 @@ def test_erasing_paints_one_black_rectangle_of_the_published_size():
 # RandAugment.
 
 
-def test_rand_augment_operations_have_torchvisions_ranges():
+@pytest.mark.parametrize("size", [(32, 24), (32, 32), (24, 40)])
+def test_rand_augment_operations_are_torchvisions(size):
     """Each is what torchvision's own RandAugment makes of the images when it draws that operation and that sign."""
-    images, theirs = unit(6), RandAugment(num_ops=1, magnitude=9, num_magnitude_bins=11)
+    images, theirs = unit(6, *size), RandAugment(num_ops=1, magnitude=9, num_magnitude_bins=11)
     space = {**theirs._AUGMENTATION_SPACE}
-    assert [re.sub(r"(?<=[a-z])(?=[XY])", "_", name).lower() for name in space] == [*A.RAND_AUGMENT]
-    for (name, drawn), operation in zip(space.items(), A.RAND_AUGMENT.values(), strict=True):
+    assert tuple(re.sub(r"(?<=[a-z])(?=[XY])", "_", name).lower() for name in space) == A.RAND_AUGMENT
+    for number, (name, drawn) in enumerate(space.items()):
         theirs._AUGMENTATION_SPACE = {name: drawn}
         expected = theirs(images)
-        assert any(torch.allclose(operation(images, s), expected, atol=2e-6) for s in (0.9, -0.9)), name
+        ours = [A.apply_operations(images, torch.full((6,), number), same(6, sign), 0.9) for sign in (1.0, -1.0)]
+        assert any(torch.allclose(changed, expected, atol=2e-6) for changed in ours), name
 
 
-def test_rand_augment_applies_every_operation_to_its_share_of_the_images(monkeypatch):
-    marks = {str(i): lambda images, s, i=i: images + 10.0**i for i in range(3)}
-    monkeypatch.setattr(A, "RAND_AUGMENT", marks)
+def test_each_image_gets_its_own_operation_and_sign():
+    images = unit(28)
+    which, signs = torch.arange(14).repeat(2), same(28, 1.0)
+    signs[14:] = -1
+    together = A.apply_operations(images, which, signs, 0.9)
+    for i in range(28):
+        alone = A.apply_operations(images[i : i + 1], which[i : i + 1], signs[i : i + 1], 0.9)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_rand_augment_draws_two_operations_and_signs_for_each_image(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(A, "apply_operations", lambda images, *rest: (drawn.append(rest), images)[1])
     torch.manual_seed(0)
-    out = A.rand_augment(torch.zeros(900, 3, 2, 2), 5)
-    found, counts = torch.unique(out[:, 0, 0, 0], return_counts=True)
-    assert found.tolist() == [2, 11, 20, 101, 110, 200]
-    assert torch.allclose(counts / 900, torch.tensor([1, 2, 1, 2, 2, 1]) / 9, atol=0.04)
+    A.rand_augment(torch.zeros(1400, 3, 2, 2), 5)
+    for which, signs, strength in drawn:
+        assert strength == 0.5
+        assert torch.bincount(which, minlength=14).sub(100).abs().max() < 40
+        assert abs(signs.mean()) < 0.1
+        assert signs.unique().tolist() == [-1, 1]
+    assert not torch.equal(drawn[0][0], drawn[1][0])
 
 
-def test_rand_augment_draws_the_sign_for_each_image(monkeypatch):
-    monkeypatch.setattr(A, "RAND_AUGMENT", {"add": lambda images, s: images + s})
-    torch.manual_seed(0)
-    out = A.rand_augment(torch.zeros(100, 3, 2, 2), 4)[:, 0, 0, 0]
-    assert sorted({round(s, 4) for s in out.tolist()}) == [-0.8, 0, 0.8]
+def test_images_are_scaled_down_alike_where_there_is_no_antialiasing():
+    class SaysMPS:
+        def __init__(self, images):
+            self.shape, self.device, self.images = images.shape, SimpleNamespace(type="mps"), images
+
+        def __rmatmul__(self, rows):
+            return rows @ self.images
+
+    images, real_to = unit(), torch.Tensor.to
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", lambda x, *to: x if isinstance(to[0], SimpleNamespace) else real_to(x, *to))
+        shrunk = A.shrink(SaysMPS(images), (24, 16))
+    torch.testing.assert_close(shrunk, A.shrink(images, (24, 16)), rtol=0, atol=1e-6)
 
 
 # Mixing.
@@ -419,18 +442,12 @@ def test_augment_calls_the_operations_in_the_published_order(monkeypatch):
 def test_augment_stays_on_the_device_and_never_waits_for_it(crop, monkeypatch):
     # A fake tensor has a device and a shape but no values: mixing devices, or asking for a value, is an error.
     monkeypatch.setattr(A, "beta", lambda images, alpha: A.uniform(images))  # PyTorch has no fake Beta distribution
-    recipe = Recipe(epochs=1, **EVERYTHING | {"crop": crop, "rand_augment": 0})
+    recipe = Recipe(epochs=1, **EVERYTHING | {"crop": crop})
     with FakeTensorMode():
         images = torch.empty(16, 3, 32, 24, dtype=torch.uint8, device="cuda")
         x, targets = A.Augment(recipe, (32, 24), 10)(images, torch.zeros(16, dtype=torch.int64, device="cuda"))
     assert (x.device.type, x.shape, x.dtype) == ("cuda", (16, 3, 32, 24), torch.float32)
     assert (targets.device.type, targets.shape) == ("cuda", (16, 10))
-
-
-@pytest.mark.parametrize("name", A.RAND_AUGMENT)
-def test_rand_augment_operations_never_wait_for_the_device(name):
-    with FakeTensorMode():
-        assert A.RAND_AUGMENT[name](torch.empty(4, 3, 32, 24, device="cuda"), 0.9).device.type == "cuda"
 
 
 def test_augment_takes_any_object_with_the_fields():

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from dataclasses import replace
 from functools import partial
@@ -279,6 +280,21 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(digits, tmp_path):
     assert all(value.isfinite().all() for value in saved.values())
 
 
+def test_weights_that_are_not_finite_reach_no_file(digits, tmp_path):
+    """The loss of a step may be finite and its gradient not; then the weights are spoilt before any loss shows it."""
+
+    def poison(state):
+        with torch.no_grad():
+            state.model.head.fc.bias[0] = float("inf")
+
+    with pytest.raises(TrainingError, match=r"weights are not finite after step 15 \(epoch 3\).*clip_grad"):
+        run(digits, tmp_path / "run", recipe=replace(RECIPE, ema=0.0), callbacks=[At(poison, step=15)])
+    assert not (tmp_path / "run" / "final.safetensors").exists()
+    saved = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert saved["step"] == 10
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
 def test_another_recipe_model_or_data_is_refused(undisturbed, digits):
     out = undisturbed[0]
     with pytest.raises(CheckpointError, match=r"another run \(recipe.lr was 0.003 and is 0.1 now\)"):
@@ -341,9 +357,39 @@ def test_the_average_of_the_weights_is_what_is_kept(digits):
     watch.on_step = lambda state: seen.append(state.model.head.fc.weight.detach().clone())
     model, _ = run(digits, callbacks=[watch])
     average = seen[0]
-    for weight in seen[1:]:
-        average = 0.9 * average + 0.1 * weight
+    for done, weight in enumerate(seen[1:], start=1):
+        decay = min(0.9, (1 + done) / (10 + done))
+        average = decay * average + (1 - decay) * weight
     torch.testing.assert_close(model.head.fc.weight.detach(), average)
+
+
+def test_a_short_training_does_not_end_with_the_averages_first_weights(digits):
+    seen = []
+    watch = At(lambda state: seen.append(state.model.head.fc.weight.detach().clone()), step=1)
+    model, _ = run(digits, recipe=replace(RECIPE, ema=0.9999), callbacks=[watch])
+    moved = tiny(drop_path=0.2)
+    train(moved, digits, replace(RECIPE, ema=0.0), device="cpu", progress=False)
+    first, last, average = (weights.detach() for weights in (seen[0], moved.head.fc.weight, model.head.fc.weight))
+    assert (average - last).norm() < 0.5 * (first - last).norm()
+
+
+def test_fp16_trains_with_a_scaled_loss_as_float32_does_and_resumes(digits, undisturbed, tmp_path):
+    recipe = replace(RECIPE, precision="fp16", epochs=1)
+    _, history = run(digits, recipe=recipe)
+    assert history[0].train_loss == pytest.approx(undisturbed[2][0].train_loss, rel=0.05)
+    run(digits, tmp_path, recipe=recipe, callbacks=[At(press_ctrl_c, step=3)])
+    assert load_checkpoint(tmp_path / "last.ckpt")["scaler"]["scale"] > 1
+    _, resumed = run(digits, tmp_path, recipe=recipe)
+    assert losses(resumed) == losses(history)
+
+
+def test_warm_up_is_told_apart_from_the_speed_of_the_other_steps(digits):
+    slow_at_first = Watched(lambda x: time.sleep(0.3) if not slow_at_first.seen else None)
+    _, history = run(digits, model=slow_at_first, recipe=Recipe(epochs=2, batch_size=32))
+    first, second = history.records
+    assert 0.3 < first.warm_up_seconds < first.seconds
+    assert second.warm_up_seconds == 0
+    assert first.images_per_second == pytest.approx(4 * 32 / (first.seconds - first.warm_up_seconds))
 
 
 class Watched(nn.Module):

@@ -63,7 +63,7 @@ def test_a_recipe_is_frozen():
         ({"mix_share": 0.0}, "mix_share is 0.0; use a share above 0"),
         ({"rand_augment": 11}, "rand_augment is 11; use 1 to 10"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; use adam or adamw"),
-        ({"precision": "fp8"}, "precision is 'fp8'; use float32 or bf16"),
+        ({"precision": "fp8"}, "precision is 'fp8'; use float32 or tf32 or bf16 or fp16 or auto"),
     ],
 )
 def test_a_recipe_that_cannot_be_says_what_would_do(change, sentence):

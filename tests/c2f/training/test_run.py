@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import c2f
-from c2f.files import write_atomically
+from c2f.files import load_tensors, write_atomically
 from c2f.training.run import (
     DIGEST_BYTES,
     MAGIC,
     CheckpointError,
+    RunFolder,
     load_checkpoint,
     load_into,
     load_run,
@@ -22,6 +24,8 @@ from c2f.training.run import (
     save_checkpoint,
     save_weights,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -128,3 +132,53 @@ def test_a_damaged_run_says_so(tmp_path):
     (tmp_path / "recipe.json").write_text('{"model": ')
     with pytest.raises(CheckpointError, match="is damaged"):
         load_run(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(checkpoint, capsys):
+    folder = RunFolder(checkpoint.parent, {"model": "any"})
+    for step in (8, 9):
+        folder.save(step=step)
+    assert folder.resume()["step"] == 9
+    content = bytearray((checkpoint.parent / "last.ckpt").read_bytes())
+    content[-1] ^= 1
+    for spoilt in (bytes(content), b""):
+        (checkpoint.parent / "last.ckpt").write_bytes(spoilt)
+        assert folder.resume()["step"] == 8
+        assert "previous.ckpt holds the step before, 8: going on there" in capsys.readouterr().out
+    (checkpoint.parent / "last.ckpt").unlink()  # killed between the two writes
+    assert folder.resume()["step"] == 8
+
+
+def test_any_flipped_bit_in_weights_is_found(tmp_path):
+    path = tmp_path / "final.safetensors"
+    save_weights(path, torch.nn.Linear(3, 2), {"data": "digits"})
+    content = path.read_bytes()
+    for where in range(0, len(content), 7):
+        path.write_bytes(content[:where] + bytes([content[where] ^ 4]) + content[where + 1 :])
+        try:
+            found = load_weights(path)
+        except CheckpointError:
+            continue
+        path.write_bytes(content)
+        same = load_weights(path)  # where the bit was in what is said of the weights, they themselves are unharmed
+        assert found.keys() == same.keys()
+        assert all(torch.equal(found[name], same[name]) for name in same)
+
+
+def test_files_without_a_digest_of_their_own_are_in_a_list_beside_them(tmp_path):
+    content = save({"w": torch.ones(3)})
+    (tmp_path / "kit.safetensors").write_bytes(content)
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  kit.safetensors\n")
+    assert load_tensors(tmp_path / "kit.safetensors")[0]["w"].tolist() == [1, 1, 1]
+    (tmp_path / "kit.safetensors").write_bytes(content[:-1] + b"\x3e")
+    with pytest.raises(ValueError, match="checksum does not match"):
+        load_tensors(tmp_path / "kit.safetensors")
+
+
+def test_the_kits_own_weights_and_recordings_are_whole():
+    for folder in ("weights", "results/replay"):
+        files = sorted((ROOT / "data" / folder).glob("*.safetensors"))
+        listed = (ROOT / "data" / folder / "SHA256SUMS").read_text().split()[1::2]
+        assert listed == [file.name for file in files]
+        for file in files:
+            load_tensors(file)

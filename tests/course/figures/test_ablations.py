@@ -32,11 +32,11 @@ PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
     ),
     "ablation": (
         lambda: ablations.plot_ablation(RUNS, "base", title="Digits"),
-        ("Digits. Held-out", "base 82.0 ± 2.3; sum 70.0 ± 0.0"),
+        ("Digits. Test accuracy", "base 82.0 ± 2.3; sum 70.0 ± 0.0"),
     ),
     "twins": (
         lambda: ablations.plot_twins(torch.tensor([79.5, 80.7, 80.1]), {"one": torch.tensor([0.5, 0.7])}, 0.6),
-        ("3 variants", "spread of 0.6 points", "shows 80.7 % for 80.0", "one: 0.60 points on average"),
+        ("3 variants", "standard deviation of 0.6 points", "shows 80.7 % for 80.0", "one: 0.60 points on average"),
     ),
     "habits": (
         lambda: ablations.plot_habits({"bad": torch.tensor([1.0, 1.5]), "good": torch.tensor([-0.5, 0.4])}),
@@ -51,7 +51,7 @@ PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
         ("4 images are right with both, 1 only with base, 2 only with stem, 1 with neither", "is +12.5 points"),
     ),
     "paired, a loss": (lambda: ablations.plot_paired(B, A, ("stem", "base")), ("is −12.5 points",)),
-    "paper": (ablations.plot_paper, ("Hadamard 83.2", "sum 82.7", "T from 82.8 to 83.4", "±0.33 points")),
+    "paper": (ablations.plot_paper, ("Hadamard 83.2", "sum 82.7", "T 82.8, 83.2, 83.4", "±0.33 points")),
 }
 
 

@@ -39,7 +39,7 @@ def test_the_network_is_drawn_with_the_sizes_it_really_has(model: Conv2Former) -
         "stage 0\n4×8×12\n1 block",
         "stage 2\n8×2×3\n2 blocks",
         "5×5\ndepthwise",
-        "7\nscores",
+        "7\nlogits",
     ):
         assert text in words(picture)
     assert "3 blocks at 6×4×6" in picture.alt

@@ -19,7 +19,7 @@ PICTURES = {
     "smoothed loss": (lambda: plots.plot_smoothed_loss([0.0, 0.1]), "with 0.1 at p = 0.91, where it is 0.50"),
     "averaged": (
         lambda: plots.plot_averaged([1, 2], RESULTS, RESULTS, [(0.1, 0.1), (0.2, 0.1)]),
-        "at the end 90.0% and 90.0% are right",
+        "at the end their accuracies are 90.0% and 90.0%",
     ),
     "resumed": (lambda: plots.plot_resumed([3.0, 2.0, 1.0], {"so": [2.0, 1.5]}, 1), "so it is at most 0.5 from"),
     "range test": (

@@ -46,8 +46,8 @@ def test_whoever_has_weight_is_in_the_same_piece(blocks: list[BlockAttention], p
 
 def test_windows_say_who_is_together(blocks: list[BlockAttention]) -> None:
     picture = draw.plot_windows(PHOTO, {"plain": blocks[0], "moved": blocks[1]}, [(7, 7), (7, 8)])
-    assert "plain cuts the 16×16 tokens into 16 pieces, and the 2 marked tokens lie in 2 of them" in picture.alt
-    assert "moved cuts the 16×16 tokens into 25 pieces, and the 2 marked tokens lie in 1 of them" in picture.alt
+    assert "plain cuts the 16×16 tokens into 16 pieces, and the 2 marked tokens are in 2 of them" in picture.alt
+    assert "moved cuts the 16×16 tokens into 25 pieces, and the 2 marked tokens are in 1 of them" in picture.alt
     tints = picture.figure.axes[0].images[1].get_array()[..., 3]
     assert (tints > 0).sum() == 32
 

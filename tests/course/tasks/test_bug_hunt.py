@@ -1,4 +1,4 @@
-"""The broken loops show the signs that notebook 05 teaches, and only the sound one is without a bug."""
+"""The broken loops show the signs that notebook 05 teaches, and only the correct one is without a bug."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from c2f import create_model
 from c2f.training.data import load_dataset
 from c2f_course.figures.notebook_05 import Curves
-from c2f_course.tasks.bug_hunt import EVERY, LOOPS, STEPS, batches, guilt, sound_loop, unfold
+from c2f_course.tasks.bug_hunt import EVERY, LOOPS, STEPS, batches, correct_loop, guilt, unfold
 from c2f_course.tasks.notebook_05 import SAY
 
 
@@ -21,16 +21,16 @@ def curves() -> dict[str, Curves]:
             torch.manual_seed(0)
             model = create_model("conv2former_mini_cifar", num_classes=10, dims=(16, 32), depths=(1, 1))
             found[name] = loop(model, data)
-    return {name if name == "sound" else guilt(name): curves for name, curves in found.items()}
+    return {name if name == "correct" else guilt(name): curves for name, curves in found.items()}
 
 
 def end(values: list[float], count: int = 20) -> float:
     return sum(values[-count:]) / count
 
 
-def test_the_sound_loop_learns(curves) -> None:
-    assert len(curves["sound"].losses) == STEPS and len(curves["sound"].accuracies) == STEPS // EVERY
-    assert end(curves["sound"].losses) < 0.6 and curves["sound"].accuracies[-1] > 0.85
+def test_the_correct_loop_learns(curves) -> None:
+    assert len(curves["correct"].losses) == STEPS and len(curves["correct"].accuracies) == STEPS // EVERY
+    assert end(curves["correct"].losses) < 0.6 and curves["correct"].accuracies[-1] > 0.85
 
 
 def test_shuffled_labels_leave_the_loss_at_ln_10(curves) -> None:
@@ -45,8 +45,8 @@ def test_a_second_softmax_keeps_the_loss_above_its_floor(curves) -> None:
 
 
 def test_unnormalised_evaluation_leaves_the_training_as_it_is(curves) -> None:
-    seen = curves["held-out images not normalised"]
-    assert seen.losses == curves["sound"].losses and seen.accuracies[-1] < 0.6
+    seen = curves["test images not normalised"]
+    assert seen.losses == curves["correct"].losses and seen.accuracies[-1] < 0.6
 
 
 def test_gradients_that_add_up_do_not_settle(curves) -> None:
@@ -57,7 +57,7 @@ def test_gradients_that_add_up_do_not_settle(curves) -> None:
 def test_each_loop_has_a_bug_of_its_own() -> None:
     assert len({guilt(name) for name in "ABCD"}) == 4
     with pytest.raises(ValueError, match="use one of A, B, C, D"):
-        guilt("sound")
+        guilt("correct")
 
 
 def test_every_step_has_a_whole_batch_and_every_epoch_each_image_once() -> None:
@@ -76,4 +76,4 @@ def test_what_is_unfolded_marks_the_line(name: str) -> None:
 def test_the_rate_can_be_chosen() -> None:
     data = load_dataset("digits", image_size=16)
     model = create_model("conv2former_mini_cifar", num_classes=10, dims=(8, 16), depths=(1, 1))
-    assert len(sound_loop(model, data, lr=5e-5, steps=2).losses) == 2
+    assert len(correct_loop(model, data, lr=5e-5, steps=2).losses) == 2

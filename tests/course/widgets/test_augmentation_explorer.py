@@ -217,7 +217,7 @@ def test_mixed_costs_and_turning_name_their_numbers(images: Tensor) -> None:
     targets = torch.tensor([[0.25, 0.75, 0, 0, 0]])
     assert "75% b + 25% a" in pictures.plot_mixed(images[:1], targets, "abcde", own=[0], title="Mixed").alt
     costs = pictures.plot_costs({"flip": [1e-6, 3e-6, 2e-6], "training step": [1e-3]}, images=1, title="Costs")
-    assert costs.alt == "Costs, in microseconds an image, medians: flip 2, training step 1,000."
+    assert costs.alt == "Costs, in microseconds per image, medians: flip 2, training step 1,000."
     turning = pictures.plot_turning(images[:2], [0, 90, 180], {"a 6": [0.9, 0.1, 0.0]}, "mean of two")
     assert "(mean of two) as a 6: 90% at first and 0% at last" in turning.alt
     assert "−2.12" in pictures.plot_histograms(torch.zeros_like(images), augment.normalize(images * 0)).alt

@@ -33,7 +33,7 @@ def test_the_sentence_tells_the_recordings_numbers_and_that_they_are_recorded() 
     one = recording()
     replay = TrainingReplay(one)
     assert replay.text.startswith("Recorded, not trained here. a Conv2Former at step 82 of 82")
-    assert "60.0% right on held-out images" in replay.text
+    assert "test accuracy 60.0%" in replay.text
     replay.frame.value = 0
     assert "at step 1 of 82" in replay.text and "no epoch finished yet" in replay.text
     assert "changed by 0 %" in replay.text

@@ -19,8 +19,8 @@ MUTANTS = [
     ("2.1", "K − 1 classes", (SMOOTH, "targets = (1 - smoothing) * targets + smoothing / (classes - 1) * (1 - targets)"), 0,
      "went to the other K − 1 classes"),
     ("2.1", "ten classes", (SMOOTH, "targets = (1 - smoothing) * targets + smoothing / 10"), 0, "a 10 written in"),
-    ("2.1", "the share only taken", (SMOOTH, "targets = (1 - smoothing) * targets"), 0, "given to nobody"),
-    ("2.1", "the share only given", (SMOOTH, "targets = targets + smoothing / classes"), 0, "taken from nobody"),
+    ("2.1", "the share only taken", (SMOOTH, "targets = (1 - smoothing) * targets"), 0, "no class has it"),
+    ("2.1", "the share only given", (SMOOTH, "targets = targets + smoothing / classes"), 0, "but not taken from the target"),
     ("2.1", "the whole share for each", (SMOOTH, "targets = (1 - smoothing) * targets + smoothing"), 0, "the whole share"),
     ("2.1", "no smoothing", (SMOOTH, ""), 0, "nothing is smoothed"),
     ("2.1", "labels only are smoothed", ("targets = F.one_hot(targets, classes)\n    targets = (1",
@@ -97,7 +97,7 @@ MUTANTS = [
     ("2.3", "nothing mixed", (MIXED + "\n    " + TARGETS, "mixed, targets = images, rows"), 0, "as they were"),
 
     ("2.4", "by epochs", ("    if step < warmup", "    step = step // steps_per_epoch * steps_per_epoch\n    if step < warmup"), 0,
-     "differs|should get|from epoch to epoch"),
+     "differs|should have|from epoch to epoch"),
     ("2.4", "all in epochs", ("total, warmup = epochs * steps_per_epoch, warmup_epochs * steps_per_epoch",
      "total, warmup, step = epochs, warmup_epochs, step // steps_per_epoch"), 0, "from epoch to epoch"),
     ("2.4", "the cosine in epochs", (DONE, "done = min(1.0, (step // steps_per_epoch - warmup_epochs) / (epochs - warmup_epochs))"), 0,
@@ -105,7 +105,7 @@ MUTANTS = [
     ("2.4", "a first step at 0", ("(step + 1) / warmup", "step / warmup"), 1, "the first step learns nothing"),
     ("2.4", "warm-up from the floor", ("return peak * (step + 1) / warmup", "return floor + (peak - floor) * (step + 1) / warmup"), 1,
      "climbs from the floor"),
-    ("2.4", "no warm-up", ("if step < warmup", "if step < 0"), 1, "should get|no warm-up"),
+    ("2.4", "no warm-up", ("if step < warmup", "if step < 0"), 1, "should have|no warm-up"),
     ("2.4", "a warm-up of steps", ("warmup_epochs * steps_per_epoch\n", "warmup_epochs\n"), 1, "`warmup_epochs` steps"),
     ("2.4", "the phase from step 0", (DONE, "done = min(1.0, step / total)"), 1, "counts from step 0"),
     ("2.4", "divided by all steps", (DONE, "done = min(1.0, (step - warmup) / total)"), 1, "divided by all steps"),
@@ -139,7 +139,7 @@ MUTANTS = [
     ("2.5", "the rate after the step", (RATE + "        loss = loss_of(model(x), targets)\n" + ZERO + "        loss.backward()\n" + CLIP
      + "        optimizer.step()\n", "        loss = loss_of(model(x), targets)\n" + ZERO + "        loss.backward()\n" + CLIP
      + "        optimizer.step()\n" + RATE), 0, "the rate is set after the step"),
-    ("2.5", "no rate", (RATE, ""), 0, "at the rate that it came with"),
+    ("2.5", "no rate", (RATE, ""), 0, "keeps its initial rate"),
     ("2.5", "a rate for the epoch", ("    model.train()\n", "    model.train()\n    first, rate = rate_of(step), rate_of\n"
      "    rate_of = lambda step: first\n"), 0, "the rate of its first step"),
     ("2.5", "steps from 0", ("    model.train()\n", "    model.train()\n    first, rate = step, rate_of\n"

@@ -27,7 +27,7 @@ MUTANTS = [
      "the same for every image"),
     ("4.1", "twelve classes", ("nn.Linear(dim, 10)", "nn.Linear(dim, 12)"), 0, r"should have shape \(4, 10\)"),
     ("4.1", "positions left in", ("self.norm(x.mean((2, 3)))", "self.norm(x.flatten(2).mT)"), 0, "should have shape"),
-    ("4.1", "probabilities", ("self.norm(x.mean((2, 3))))", "self.norm(x.mean((2, 3)))).softmax(1)"), 0, "give the logits"),
+    ("4.1", "probabilities", ("self.norm(x.mean((2, 3))))", "self.norm(x.mean((2, 3)))).softmax(1)"), 0, "return the logits"),
     ("4.2", "the seed unused", ("torch.manual_seed(seed)", "pass"), 4, "two learners with the same seed"),
     ("4.2", "another seed", ("torch.manual_seed(seed)", "torch.manual_seed(0)"), 4, "learners with different seeds begin with the same"),
     ("4.2", "gradients kept", ("self.optimizer.zero_grad()", "pass"), 4, "backward ADDS"),
