@@ -256,34 +256,46 @@ class Compare(_OnDevice):
 class Bench(_OnDevice):
     """Measure this machine: the depthwise convolution, a training step, inference or augmentation, each against others.
 
-    Prints a table, writes the figures as JSON, and for the depthwise convolution draws the roofline as PNG.
+    Prints a table, writes the figures as JSON, and for the depthwise convolution draws the roofline as PNG. `record`
+    does all that tells something about a GPU, tests and trainings too, in a given time; given again it goes on.
     """
 
-    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "paper", "data"]]  # What to measure.
+    what: tyro.conf.Positional[Literal["depthwise", "train", "infer", "paper", "data", "record"]]  # What to measure.
     precision: Literal["float32", "bf16", "auto"] = "auto"
     """float32 alone, or bf16 as well; auto adds bf16 where this machine is faster in it."""
     compile: bool | None = None
     """Measure torch.compile as well; by default where there is a GPU or a C++ compiler, which it needs."""
-    batch_size: int = 64  # Images of one step.
+    no_compile: tyro.conf.FlagCreatePairsOff[bool] = False  # The same as --compile False.
+    batch_size: int = 64  # Images of one step; `record` chooses its own, and its rounds.
     rounds: int = 5  # How often each contender is timed, interleaved with the others.
-    out: Path = Path("data", "results", "bench")  # The folder for the JSON and the PNG.
+    out: Path | None = None  # The folder for the results; by default data/results/bench, for record data/results/gpu.
+    minutes: float = 8.0  # The time limit of `record`.
+    data: str | None = None  # What `record` trains on, named as for `c2f train`; by default cifar10.
+    rehearse: bool = False  # Do all of `record` at tiny sizes, on digits, to runs/rehearsal: needs no GPU.
 
-    def run(self) -> None:
+    def run(self) -> int | None:
+        device, compile = self.choose_device(), False if self.no_compile else self.compile
+        if self.what == "record":
+            from c2f.bench.record import record
+
+            return record(device, self.out, self.minutes, self.data, self.rehearse, compile)
         from c2f.bench.measure import Conditions
         from c2f.bench.suites import run
 
-        device, compile = self.choose_device(), self.compile
         if compile is None:  # on a CPU torch.compile writes C++
             compile = device.type == "cuda" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
         precision = c2f.device.choose_precision(self.precision, device)
-        conditions = Conditions(device, self.batch_size, precision, compile=compile, rounds=self.rounds)
-        tables = [conditions]
+        tf32 = device.type == "cuda"
+        conditions = Conditions(device, self.batch_size, precision, compile=compile, rounds=self.rounds, tf32=tf32)
+        again = f"--batch-size {self.batch_size} --rounds {self.rounds} --compile {compile}"
+        again += f" --threads {self.threads}" * (self.threads is not None)
+        out, tables = self.out or Path("data", "results", "bench"), [conditions]
         if self.what == "depthwise" and conditions.precision != "float32":  # both would not fit into one table
             tables = [replace(conditions, precision="float32"), conditions]
         for one in tables:
             bench = run(self.what, one)
-            file = self.out / f"{self.what}-{device.type}{'-bf16' * (one.precision == 'bf16')}.json"
-            command = shlex.join(["c2f", "bench", self.what, "--device", device.type, "--precision", one.precision])
+            file = out / f"{self.what}-{device.type}{'-bf16' * (one.precision == 'bf16')}.json"
+            command = f"c2f bench {self.what} --device {device.type} --precision {one.precision} {again}"
             bench["notes"].append(f"This table again: `{command}`")
             c2f.files.write_json(file, bench)
             table = c2f.report.markdown_table(**bench["table"])

@@ -7,6 +7,7 @@ their spread, because one figure says nothing of the noise.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -14,11 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from c2f.device import describe_hardware, describe_versions
+from c2f.device import autocast, describe_hardware, describe_versions, tf32_allowed
 from c2f.fast.accelerate import accelerate
 from c2f.fast.memory import keep_memory
 from c2f.training.loop import make_optimizers, set_drop_path
 from c2f.training.recipes import Recipe
+
+# By precision, the type that its matrix products have: that of PyTorch's name, but for TF32, which is float32's.
+PRODUCTS = {"float32": "float32", "tf32": "tf32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,17 @@ class Conditions:
     compile: bool = False
     accelerate: bool = True
     rounds: int = 5
+    tf32: bool = False  # measure TF32 as well, in a table of several precisions
+    compile_seconds: float | None = None  # how long all compiling of a table may take; None: as long as it takes
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; use at least 1.")
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return dtype_of(self.precision)
 
     def say(self, what: str) -> str:
         """The note of a table of what was measured so."""
@@ -47,6 +58,10 @@ class Conditions:
         """Precision, layout, compiler, and whether the layers are as `c2f.accelerate` leaves them."""
         layout = "channels_last" if self.channels_last else "NCHW"
         return f"{self.precision}, {layout}{', compiled' * self.compile}{', accelerated' * self.accelerate}"
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    return torch.float32 if precision == "tf32" else getattr(torch, PRODUCTS[precision])
 
 
 def say_machine(device: torch.device) -> str:
@@ -74,14 +89,17 @@ def interleaved(
 
     All run within `keep_memory`, as in this kit's loop: the baselines have it as well.
     """
-    from torch.utils.benchmark import Timer  # it waits for the device, and keeps Python's garbage collector out
+    from torch.utils.benchmark import Timer  # it keeps Python's garbage collector out, and waits for CUDA
 
+    wait = torch.mps.synchronize if torch.backends.mps.is_available() else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     with keep_memory():
         for _ in tqdm(range(rounds), desc="measuring", unit="round", leave=False):
             for name, step in contenders.items():
                 step()  # the memory that is kept must have been asked for first
-                timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+                timer = Timer(
+                    "step(); wait()", globals={"step": step, "wait": wait}, num_threads=torch.get_num_threads()
+                )
                 seconds[name].append(timer.blocked_autorange(min_run_time=min_seconds).median)
     return seconds
 
@@ -89,11 +107,21 @@ def interleaved(
 # What is measured
 
 
+def in_precision(precision: str, device: torch.device, step: Callable[[], object]) -> Callable[[], object]:
+    """The step with its float32 products in TF32 or exact, whatever is allowed outside."""
+
+    def step_in_precision() -> object:
+        with tf32_allowed(precision, device):
+            return step()
+
+    return step_in_precision
+
+
 def training_step(
     model: nn.Module, recipe: Recipe, size: tuple[int, int], conditions: Conditions
 ) -> Callable[[], None]:
     """A training step on images that are on the device already: forward, loss, backward, the recipe's optimizer."""
-    forward, x, autocast = _prepared(model, size, conditions)
+    forward, x, in_autocast = _prepared(model, size, conditions)
     set_drop_path(model, recipe.drop_path)
     optimizers = make_optimizers(model, recipe)
     targets = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -101,30 +129,30 @@ def training_step(
     def step() -> None:
         if not model.training:
             model.train()
-        with autocast:
+        with in_autocast:
             logits = forward(x)
         for optimizer in optimizers:
             optimizer.zero_grad()
         F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing).backward()
-        with autocast:  # as `train` has it
+        with in_autocast:  # as `train` has it
             for optimizer in optimizers:
                 optimizer.step()
 
-    return step
+    return in_precision(conditions.precision, x.device, step)
 
 
 def forward_pass(model: nn.Module, size: tuple[int, int], conditions: Conditions) -> Callable[[], None]:
     """A batch of images through the model, in evaluation mode."""
-    forward, x, autocast = _prepared(model, size, conditions)
+    forward, x, in_autocast = _prepared(model, size, conditions)
 
     @torch.inference_mode()
     def step() -> None:
         if model.training:
             model.eval()
-        with autocast:
+        with in_autocast:
             forward(x)
 
-    return step
+    return in_precision(conditions.precision, x.device, step)
 
 
 def _prepared(
@@ -138,8 +166,9 @@ def _prepared(
     x = torch.randn(conditions.batch_size, 3, *size, device=conditions.device)
     # Compiled for one shape: left to itself, torch.compile takes the layouts of other contenders for changing shapes.
     forward = torch.compile(model, dynamic=False) if conditions.compile else model
-    autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=conditions.dtype == torch.bfloat16)
-    return forward, x.contiguous(memory_format=layout), autocast
+    if conditions.compile:  # PyTorch keeps 8 compiled versions of one class's forward, and runs any further one eagerly
+        torch._dynamo.config.cache_size_limit = 64
+    return forward, x.contiguous(memory_format=layout), autocast(x.device, conditions.precision)
 
 
 # The machine's own limits
@@ -149,19 +178,21 @@ PRODUCT = 2048  # rows and columns of the matrices
 COPIED = 256 * 2**20  # bytes, beyond every cache
 
 
-def limits(device: torch.device, dtypes: Iterable[torch.dtype]) -> dict[str, Callable[[], object]]:
-    """Contenders that show what the machine can do: a large matrix product of each type, and a copy of a large tensor.
+def limits(device: torch.device, precisions: Iterable[str]) -> dict[str, Callable[[], object]]:
+    """Contenders that show what the machine can do: a large matrix product in each precision, a copy of a large tensor.
 
     The product is had in two ways, as `a @ a` and as a 1×1 convolution, since they are two libraries' work and one of
     them may not know the processor.
     """
     found: dict[str, Callable[[], object]] = {}
-    for dtype in dict.fromkeys(dtypes):
-        a = torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=device)
+    for precision in dict.fromkeys(precisions):
+        a = torch.ones(PRODUCT, PRODUCT, dtype=dtype_of(precision), device=device)
         map_nchw = a.view(1, -1, 32, PRODUCT).permute(0, 3, 1, 2)  # one position per row, its columns the channels
-        name = str(dtype).removeprefix("torch.")
-        found[f"matrix product as a @ a, {name}"] = lambda a=a: a @ a
-        found[f"matrix product as a 1×1 convolution, {name}"] = lambda x=map_nchw, a=a: F.conv2d(x, a[:, :, None, None])
+        by_convolution = partial(F.conv2d, map_nchw, a[:, :, None, None])
+        ways = {"a @ a": partial(torch.matmul, a, a), "a 1×1 convolution": by_convolution}
+        for way, step in ways.items():
+            name = f"matrix product as {way}, {PRODUCTS[precision]}"
+            found[name] = in_precision(precision, device, step)
     source = torch.ones(COPIED // 4, device=device)
     target = torch.empty_like(source)
     found["copy"] = lambda: target.copy_(source)

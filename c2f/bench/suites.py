@@ -4,13 +4,15 @@ Each measures its contenders interleaved in one process, beside the machine's ow
 and records for machines.
 """
 
+import contextlib
 import importlib.util
 import itertools
 import math
 import multiprocessing
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
@@ -19,13 +21,23 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2f.bench import measure
-from c2f.bench.measure import Conditions, forward_pass, limits, limits_of, median_and_range, training_step
+from c2f.bench.measure import (
+    PRODUCTS,
+    Conditions,
+    forward_pass,
+    in_precision,
+    limits,
+    limits_of,
+    median_and_range,
+    training_step,
+)
 from c2f.device import describe_hardware, describe_versions
 from c2f.fast.autotune import clear_choices, recorded_choices
 from c2f.fast.depthwise import depthwise_conv2d
@@ -70,14 +82,15 @@ LAYOUTS = {"contiguous_format": torch.contiguous_format, "channels_last": torch.
 def depthwise(conditions: Conditions) -> Result:
     """Forward and backward of the 11×11 depthwise convolution at the seed model's four stages, against `F.conv2d`."""
     n, dtype = conditions.batch_size, conditions.dtype
-    contenders = limits(conditions.device, (torch.float32, dtype))
+    contenders = limits(conditions.device, ("float32", conditions.precision))
     new = partial(torch.randn, device=conditions.device, dtype=dtype)
     records = {}
     for (c, side), name, layout in itertools.product(MAPS, FUNCTIONS, LAYOUTS):  # the table's rows and columns
         x, grad = (t.contiguous(memory_format=LAYOUTS[layout]) for t in new(2, n, c, side, side))
         leaves = [t.requires_grad_() for t in (x, new(c, 1, KERNEL, KERNEL), new(c))]
         key = f"{name} {c} {side} {layout}"
-        contenders[key] = partial(_forward_and_backward, FUNCTIONS[name], leaves, grad)
+        step = partial(_forward_and_backward, FUNCTIONS[name], leaves, grad)
+        contenders[key] = in_precision(conditions.precision, conditions.device, step)
         records[key] = {"what": name, "channels": c, "side": side, "layout": layout, **_work(n, c, side, dtype)}
     with recorded_choices() as chosen:
         seconds = measure.interleaved(contenders, conditions.rounds)
@@ -131,11 +144,21 @@ def _work(n: int, c: int, side: int, dtype: torch.dtype) -> dict[str, float]:
 
 MakeModel = Callable[[], nn.Module]
 Contenders = dict[str, tuple[MakeModel, Conditions]]
-SAY_CONTENDERS = (
-    "`plain` is `conv2former_n_cifar` as it is, of PyTorch's own layers, the fastest that one would write without this "
-    "kit: NCHW and channels_last, eager and compiled by torch.compile. `accelerated` is the same model after "
-    "`c2f.accelerate`. All run within `c2f.fast.memory.keep_memory`, as `c2f train` and `c2f evaluate` do."
-)
+SEED_MODEL: MakeModel = partial(create_model, "conv2former_n_cifar")
+SWINS: dict[str, MakeModel] = {name: partial(create_model, name) for name in ("swin_t", "swin_mini_cifar")}
+
+
+def _say_contenders(contenders: Contenders, measured: Iterable[dict[str, Any]]) -> str:
+    """What the rows of a table are, and which ones there was no time to compile."""
+    done = {record["what"] for record in measured}
+    how = "eager and compiled by torch.compile" if any("compiled" in name for name in done) else "eager"
+    left_out = [name for name in contenders if name not in done]
+    return (
+        "`plain` is `conv2former_n_cifar` as it is, of PyTorch's own layers, the fastest that one would write without "
+        f"this kit: NCHW and channels_last, {how}. `accelerated` is the same model after `c2f.accelerate`. All run "
+        "within `c2f.fast.memory.keep_memory`, as `c2f train` and `c2f evaluate` do. `swin_mini_cifar` is the Swin "
+        "that is sized for such images." + f" Not compiled, for want of time: {'; '.join(left_out)}." * bool(left_out)
+    )
 
 
 def _plain_and_accelerated(make: MakeModel, nchw: Conditions) -> Contenders:
@@ -148,15 +171,16 @@ def _plain_and_accelerated(make: MakeModel, nchw: Conditions) -> Contenders:
 
 
 def contenders_at_32(conditions: Conditions) -> Contenders:
-    """What `train` and `infer` measure, with its setting: the model plain and accelerated, torchvision's Swin-T."""
+    """What `train` and `infer` measure, with its setting: the model plain and accelerated, and two Swins."""
     nchw = replace(conditions, channels_last=False, compile=False, accelerate=False, precision="float32")
-    found = _plain_and_accelerated(partial(create_model, "conv2former_n_cifar"), nchw)
-    found["swin_t"] = (partial(create_model, "swin_t"), nchw)
+    found = _plain_and_accelerated(SEED_MODEL, nchw) | {name: (make, nchw) for name, make in SWINS.items()}
     if conditions.compile:
         found |= {f"{name}, compiled": (make, replace(c, compile=True)) for name, (make, c) in found.items()}
-    if (p := conditions.precision) != "float32":
-        found |= {f"{name}, {p}": (make, replace(c, precision=p)) for name, (make, c) in found.items()}
-    return found
+    measured = dict(found)
+    for p in dict.fromkeys(["tf32"] * conditions.tf32 + [conditions.precision]):
+        if p != "float32":
+            measured |= {f"{name}, {p}": (make, replace(c, precision=p)) for name, (make, c) in found.items()}
+    return measured
 
 
 def _measure(
@@ -164,16 +188,32 @@ def _measure(
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
     """A record of each contender, and the seconds of all, with those of the machine's `limits` where they are given.
 
-    `what` is "training", or any other name for forward passes.
+    `what` is "training", or any other name for forward passes. Where `compile_seconds` do not suffice for all, those
+    in bf16 and channels_last are compiled first, and the others are left out.
     """
-    steps, records = dict(machine or {}), []
-    for name, (make, c) in contenders.items():
+    steps, spent, longest = {}, 0.0, 0.0
+    order = sorted(contenders.items(), key=lambda item: _telling(item[1][1]))
+    for name, (make, c) in order:
+        if c.compile and c.compile_seconds is not None and spent + longest > c.compile_seconds:
+            continue
+        started = time.monotonic()
         training = what == "training"
         steps[name] = training_step(make(), seed(), size, c) if training else forward_pass(make(), size, c)
+        if c.compile:
+            steps[name]()  # the first call compiles
+            took = time.monotonic() - started
+            spent, longest = spent + took, max(longest, took)
+    seconds = measure.interleaved({**(machine or {}), **steps}, c.rounds)
+    records = []
+    for name, (_, c) in ((name, contender) for name, contender in contenders.items() if name in steps):
         about = {"precision": c.precision, "setting": c.setting, "batch": c.batch_size}
-        records.append({"what": name, "pass": what, **about})
-    seconds = measure.interleaved(steps, c.rounds)
-    return [{**record, "seconds": seconds[record["what"]]} for record in records], seconds
+        records.append({"what": name, "pass": what, **about, "seconds": seconds[name]})
+    return records, seconds
+
+
+def _telling(c: Conditions) -> tuple[bool, int, bool]:
+    """Sorts the most telling conditions to the front: eager ones, narrow types, channels_last."""
+    return c.compile, c.dtype.itemsize, not c.channels_last
 
 
 def _best(records: list[dict[str, Any]], kind: str, precision: str) -> dict[str, Any]:
@@ -188,16 +228,19 @@ def _compare(title: str, passes: list[list[dict[str, Any]]], notes: list[str]) -
     The headlines set the best accelerated contender against the best plain one and the best Swin-T, eager or compiled.
     """
     header, headlines = ["model"], []
-    rows: dict[str, list[str]] = {}
+    rows = {r["what"]: [r["what"]] for r in itertools.chain(*passes)}
     for records in passes:
         what, n = records[0]["pass"], records[0]["batch"]
         header += [f"{what}, {'ms' if n == 1 else 'images/s'}", "of the best plain"]
         for r in records:
             best, seconds = _best(records, "plain", r["precision"])["seconds"], r["seconds"]
             speed = _milliseconds(seconds) if n == 1 else median_and_range(n / s for s in seconds)
-            rows.setdefault(r["what"], [r["what"]]).extend([speed, f"{median(best) / median(seconds):.3g}×"])
+            rows[r["what"]] += [speed, f"{median(best) / median(seconds):.3g}×"]
+        for row in rows.values():  # what was compiled for another pass only
+            row += ["not measured"] * (len(header) - len(row))
         for precision in dict.fromkeys(r["precision"] for r in records if r["what"].startswith("swin")):
-            best = {kind: _best(records, kind, precision) for kind in ("accelerated", "plain", "swin")}
+            kinds = {"accelerated": "accelerated", "plain": "plain", "swin": "swin_t"}
+            best = {name: _best(records, kind, precision) for name, kind in kinds.items()}
             ours, plain, swin = (median(r["seconds"]) for r in best.values())
             names = {kind: r["what"] for kind, r in best.items()}
             ratios = {"of plain": plain / ours, "of swin": swin / ours}
@@ -221,7 +264,7 @@ def _compare(title: str, passes: list[list[dict[str, Any]]], notes: list[str]) -
 def train(conditions: Conditions) -> Result:
     """A training step of the seed model, plain and accelerated, and of Swin-T: speed, memory, the share of the peak."""
     contenders = contenders_at_32(conditions)
-    machine = limits(conditions.device, (torch.float32, conditions.dtype))
+    machine = limits(conditions.device, [c.precision for _, c in contenders.values()])
     records, seconds = _measure("training", contenders, SIZE, machine)
     found, say_limits = limits_of(seconds)
     result = _compare(
@@ -229,7 +272,7 @@ def train(conditions: Conditions) -> Result:
         [records],
         [
             conditions.say("Forward, loss, backward and Adam, images on the device, recipe `seed`"),
-            SAY_CONTENDERS,
+            _say_contenders(contenders, records),
             "Of the best plain: of the fastest plain contender in the same precision. Of the peak: the time that 6 "
             "operations a nominal multiply-add and image would take at the speed of a large matrix product of that "
             "type, as a share of the time taken.",
@@ -240,8 +283,9 @@ def train(conditions: Conditions) -> Result:
     result["limits"] = found
     result["header"] += ["of the product's peak", "peak memory, MiB"]
     cost = {make: multiply_adds(make(), SIZE).nominal for make, _ in contenders.values()}
-    for row, record, (make, c) in zip(result["rows"], records, contenders.values(), strict=True):
-        least = 6 * cost[make] * c.batch_size / found[str(c.dtype).removeprefix("torch.")]
+    for row, record in zip(result["rows"], records, strict=True):
+        make, c = contenders[record["what"]]
+        least = 6 * cost[make] * c.batch_size / found[PRODUCTS[c.precision]]
         memory = None if c.compile else peak_memory(make, c)  # compiled, the compiler's own would be counted
         record |= {"share_of_peak": least / median(record["seconds"]), "peak_memory": memory}
         share = f"{100 * record['share_of_peak']:.0f} %"
@@ -289,13 +333,14 @@ def _from_status(field: str) -> int:
 
 
 def infer(conditions: Conditions) -> Result:
-    """Forward passes of a batch and of one image: the seed model, plain and accelerated, and Swin-T."""
-    passes = [
-        _measure(f"inference, batch {n}", contenders_at_32(replace(conditions, batch_size=n)), SIZE)[0]
-        for n in (conditions.batch_size, 1)
-    ]
+    """Forward passes of a batch and of one image: the seed model, plain and accelerated, and two Swins."""
+    half = conditions.compile_seconds and conditions.compile_seconds / 2
+    passes = []
+    for n in (conditions.batch_size, 1):
+        contenders = contenders_at_32(replace(conditions, batch_size=n, compile_seconds=half))
+        passes.append(_measure(f"inference, batch {n}", contenders, SIZE)[0])
     note = conditions.say("Forward pass in inference mode, images on the device")
-    return _compare("Inference at 32×32", passes, [note, SAY_CONTENDERS])
+    return _compare("Inference at 32×32", passes, [note, _say_contenders(contenders, itertools.chain(*passes))])
 
 
 def paper(conditions: Conditions) -> Result:
@@ -385,3 +430,21 @@ def _transform_each(transform: Callable[[object], Tensor], pictures: list[object
 
 
 SUITES = {suite.__name__: suite for suite in (depthwise, train, infer, paper, data)}
+
+
+@contextlib.contextmanager
+def tiny() -> Iterator[None]:
+    """Within it the suites measure the same contenders, at sizes that take a processor no time."""
+    swin = partial(create_model, "swin_mini_cifar", embed_dim=8, depths=(1, 1), num_heads=(1, 2))
+    tiny = {
+        "MAPS": ((4, 4), (2, 8)),
+        "SEED_MODEL": partial(create_model, "conv2former_n_cifar", dims=(8, 16), depths=(1, 1)),
+        "SWINS": dict.fromkeys(SWINS, swin),
+        "peak_memory": lambda make, conditions: None,  # it would start a process for each
+    }
+    interleaved = partial(measure.interleaved, min_seconds=1e-3)
+    with (
+        mock.patch.multiple(__name__, **tiny),
+        mock.patch.multiple(measure, PRODUCT=64, COPIED=2**20, interleaved=interleaved),
+    ):
+        yield

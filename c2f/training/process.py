@@ -84,12 +84,15 @@ def over_processes(results: Tensor, stop: bool, world: int) -> tuple[list[list[f
 def forked_rng(device: torch.device) -> Iterator[None]:
     """Seed freely inside; leave the caller's generators, and cuDNN's choice of kernels, as they were."""
     before = torch.backends.cudnn.deterministic
+    of_mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng cannot do it
     torch.backends.cudnn.deterministic = True  # the same bits again are worth more here than the last percent
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
         torch.backends.cudnn.deterministic = before
+        if of_mps is not None:
+            torch.mps.set_rng_state(of_mps)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ def test_contenders_take_turns():
 def test_the_limits_are_of_this_machine(monkeypatch):
     monkeypatch.setattr(measure, "PRODUCT", 64)
     monkeypatch.setattr(measure, "COPIED", 2**20)
-    contenders = measure.limits(torch.device("cpu"), [torch.float32])
+    contenders = measure.limits(torch.device("cpu"), ["float32"])
     seconds = measure.interleaved(contenders, 1, min_seconds=1e-3)
     ways = ["matrix product as a @ a, float32", "matrix product as a 1×1 convolution, float32"]
     assert list(seconds) == [*ways, "copy"]
