@@ -189,7 +189,8 @@ def _measure(candidates: Candidates, device: torch.device) -> dict[str, float]:
     for name, run in reversed(candidates.items()):  # PyTorch's own, often the slowest, last
         with contextlib.suppress(RuntimeError):
             warm_up = _seconds(run, device)
-            if warm_up < 10 * HOPELESS * min(seconds.values(), default=float("inf")):
+            # On an accelerator it says little: the first call loads or compiles the code, which can take seconds.
+            if device.type != "cpu" or warm_up < 10 * HOPELESS * min(seconds.values(), default=float("inf")):
                 seconds[name] = _seconds(run, device)
     for _ in range(ROUNDS - 1):
         limit = HOPELESS * min(seconds.values(), default=0)
