@@ -66,11 +66,12 @@ def counts(images: int, channels: int, side: int, name: str) -> list[float]:
     from c2f.fast import triton_depthwise as kernels
 
     back = name == "weight gradient"
-    t = kernels._tiling(torch.empty(1, 1, side, side), 11, 11, most=128 if back else 32)
+    t = kernels._sizes(torch.empty(1, 1, side, side), 11, 11, most=128 if back else 32)
+    steps = math.ceil(t["VH"] * t["VW"] / t["K"])
     tiles = images * math.ceil(side / t["TH"])
     tensor = 2 * images * channels * side**2
     if back:
-        rows = kernels._steps(t) * t["K"]
+        rows = steps * t["K"]
         products = channels * tiles * rows * t["P"]
         asked = channels * tiles * (rows + rows // t["K"] * t["P"]) * 2 + 2 * channels * rows * t["P"] * 4
     else:
@@ -78,7 +79,7 @@ def counts(images: int, channels: int, side: int, name: str) -> list[float]:
         spans = [min(t["VH"], side + t["UP"] - top) - max(0, t["UP"] - top) for top in rows_of_tiles]
         rows = sum(math.ceil(span * t["VW"] / t["K"]) * t["K"] for span in spans)
         products = channels * images * rows * t["P"]
-        band = channels * (kernels._steps(t) + 1) * t["K"] * t["P"] * 2
+        band = channels * (steps + 1) * t["K"] * t["P"] * 2
         asked = channels * (images + images / m * t["P"]) * rows * 2 + band + tensor
     return [images * channels * side**2 * 121, products, 2 * tensor, asked]
 

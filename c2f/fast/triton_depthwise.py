@@ -10,14 +10,14 @@ elsewhere. It is a piece of the Toeplitz matrix, and the same for all tiles of a
     weight gradient    gradient of the band = windows^T @ gradients of the outputs; a tap sums its entries, a diagonal
 
 For 11 x 11 taps on a 32 x 32 map, a tile is 4 x 32 and its window 14 x 32. The forward pass multiplies up to 448 times
-per output (121 taps), reads each input up to 14 / 4 times, the first time from memory, writes each output once, and
-writes and reads a band of 448 x 128 numbers per channel. The weight gradient multiplies as often, reads inputs and
-output gradients up to 4 times, and writes and reads the band's gradient in float32. Each sum has a fixed order.
+per output (121 taps), requests each input up to 14 / 4 times, writes each output once, and writes and reads a band of
+448 x 128 numbers per channel. The weight gradient multiplies as often, requests inputs and output gradients up to 4
+times, and writes and reads the band's gradient in float32. Each sum has a fixed order: the same bits every time.
 
-The products read NCHW. Channels_last tensors are transposed first, and the output back: there, the neighbours within a
-channel are C numbers apart, and a GPU reads 32 bytes at once. Float32 numbers are multiplied as three TF32 products,
-to about the precision of float32; all sums are float32. The zeros of the band are multiplied too: an infinite or NaN
-input makes NaN of outputs in its tile that the filter does not reach.
+The products read NCHW. Channels_last tensors are transposed first and the output back: there, the neighbours within a
+channel are C numbers apart, and a GPU reads 32 bytes at once. All sums are in float32; float32 numbers are multiplied
+as three TF32 products, to about their precision. The zeros of the band are multiplied too: an infinite or NaN input
+makes NaN of outputs in its tile that the filter does not reach.
 """
 
 import torch
@@ -33,63 +33,59 @@ PROGRAMS = 512  # the weight gradient divides its tiles among about so many prog
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x (N, C, H, W), weight (C, 1, k_h, k_w), bias (C,) or None -> (N, C, H, W), in the memory format of x."""
-    channels, tiling = x.shape[1], _tiling(x, *weight.shape[2:], most=32)
-    steps, tiles = _steps(tiling) + 1, len(x) * triton.cdiv(tiling["W"], tiling["TW"])
-    m, rows = _between(16, tiles, 128), steps * tiling["K"]
+    channels, sizes = x.shape[1], _sizes(x, *weight.shape[2:], most=32)
+    tiles = len(x) * triton.cdiv(sizes["W"], sizes["TW"])
+    steps, m = triton.cdiv(sizes["VH"] * sizes["VW"], sizes["K"]) + 1, _power_of_two(16, tiles, 128)
     with torch.cuda.device_of(x):
-        planes, weight = _relaid(x, torch.contiguous_format), weight.contiguous()
-        bands, out = x.new_empty(channels, rows, tiling["P"]), torch.empty_like(planes)
-        _make_bands[steps, channels](weight, bands, rows, **tiling)
-        _multiply[triton.cdiv(tiling["H"], tiling["TH"]), triton.cdiv(tiles, m), channels](
+        planes, weight, rows = _relaid(x, torch.contiguous_format), weight.contiguous(), steps * sizes["K"]
+        bands, out = x.new_empty(channels, rows, sizes["P"]), torch.empty_like(planes)
+        _make_bands[steps, channels](weight, bands, rows, **sizes)
+        _multiply[triton.cdiv(sizes["H"], sizes["TH"]), triton.cdiv(tiles, m), channels](
             planes, bands, weight if bias is None else bias, out, tiles, channels, rows,
-            HAS_BIAS=bias is not None, M=m, **tiling, **_compiled_for(x, m * tiling["P"]),
+            HAS_BIAS=bias is not None, M=m, **sizes, **_how(x, m * sizes["P"]),
         )  # fmt: skip
         return _relaid(out, layout_of(x))
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
     """x and grad (N, C, H, W), kernel (k_h, k_w) -> (C, 1, k_h, k_w)."""
-    channels, tiling = x.shape[1], _tiling(x, *kernel, most=128)
-    steps, positions = _steps(tiling), tiling["P"]
-    tiles = len(x) * triton.cdiv(tiling["H"], tiling["TH"]) * triton.cdiv(tiling["W"], tiling["TW"])
-    share = 32 * triton.cdiv(tiles, 32 * _between(1, PROGRAMS // (steps * channels), 64))
-    shares, rows = triton.cdiv(tiles, share), steps * tiling["K"]
+    channels, sizes = x.shape[1], _sizes(x, *kernel, most=128)
+    tiles = len(x) * triton.cdiv(sizes["H"], sizes["TH"]) * triton.cdiv(sizes["W"], sizes["TW"])
+    steps, positions = triton.cdiv(sizes["VH"] * sizes["VW"], sizes["K"]), sizes["P"]
+    share = 32 * triton.cdiv(tiles, 32 * _power_of_two(1, PROGRAMS // (steps * channels), 64))
+    shares, rows, taps = triton.cdiv(tiles, share), steps * sizes["K"], triton.next_power_of_2(kernel[1])
     with torch.cuda.device_of(x):
-        planes, grad = _relaid(x, torch.contiguous_format), _relaid(grad, torch.contiguous_format)
+        planes, grad = (_relaid(t, torch.contiguous_format) for t in (x, grad))
         bands = x.new_empty(shares, channels, rows, positions, dtype=torch.float32)
-        how = _compiled_for(x, tiling["K"] * positions)
-        _multiply_back[steps, shares, channels](planes, grad, bands, tiles, channels, share, M=32, **tiling, **how)
-        out, taps = x.new_empty(channels, 1, *kernel), triton.next_power_of_2(kernel[1])
-        _sum_taps[kernel[0], channels](bands, out, shares, channels * rows * positions, rows, TAPS=taps, **tiling)
-    return out
+        how, out = _how(x, sizes["K"] * positions), x.new_empty(channels, 1, *kernel)
+        _multiply_back[steps, shares, channels](planes, grad, bands, tiles, channels, share, M=32, **sizes, **how)
+        _sum_taps[kernel[0], channels](bands, out, shares, channels * rows * positions, rows, TAPS=taps, **sizes)
+        return out
 
 
-def _tiling(x: Tensor, k_h: int, k_w: int, most: int) -> dict[str, int]:
-    """The sizes of tile and window, by how much a window begins above (UP) and left of its tile, and the positions P of
-    a tile and K of a window that a program multiplies at once: whole rows, as many as `most` allows."""
+def _sizes(x: Tensor, k_h: int, k_w: int, most: int) -> dict[str, int]:
+    """Of tile and window; how far a window begins above (UP) and left of its tile; the positions P of a tile, and the
+    positions K of a window that a program multiplies at once: whole rows, as many as `most` allows."""
     height, width = x.shape[2:]
-    tile_w = _between(1, width, 64) if width <= 64 else 32
-    tile_h = _between(-(-16 // tile_w), height, 128 // tile_w)  # a product needs 16 columns
+    tile_w = triton.next_power_of_2(width) if width <= 64 else 32
+    tile_h = _power_of_two(-(-16 // tile_w), height, 128 // tile_w)  # a product needs 16 columns
     window_h, up = (height, 0) if tile_h >= height else (tile_h + k_h - 1, k_h // 2)
     window_w, left = (tile_w, 0) if tile_w >= width else (triton.next_power_of_2(tile_w + k_w - 1), k_w // 2)
     return {
         "H": height, "W": width, "KH": k_h, "KW": k_w, "TH": tile_h, "TW": tile_w, "VH": window_h, "VW": window_w,
-        "UP": up, "LEFT": left, "P": tile_h * tile_w, "K": max(window_w, _between(16, window_h * window_w, most)),
+        "UP": up, "LEFT": left, "P": tile_h * tile_w, "K": max(window_w, _power_of_two(16, window_h * window_w, most)),
     }  # fmt: skip
 
 
-def _steps(tiling: dict[str, int]) -> int:
-    return triton.cdiv(tiling["VH"] * tiling["VW"], tiling["K"])
-
-
-def _between(least: int, size: int, most: int) -> int:
-    """A power of two that is not below size, unless that is above most."""
+def _power_of_two(least: int, size: int, most: int) -> int:
+    """That is not below size, within limits."""
     return max(least, min(triton.next_power_of_2(max(size, 1)), most))
 
 
-def _compiled_for(x: Tensor, outputs: int) -> dict[str, object]:
-    full = x.dtype == torch.float32  # twice the bytes, so half the stages fit
-    how = {"PRECISION": "tf32x3" if full else "ieee", "INTERPRETED": not isinstance(_multiply, triton.JITFunction)}
+def _how(x: Tensor, outputs: int) -> dict[str, object]:
+    """How to compile a product: float32 has twice the bytes, so half the stages fit on the chip."""
+    full, interpreted = x.dtype == torch.float32, not isinstance(_multiply, triton.JITFunction)
+    how = {"PRECISION": "tf32x3" if full else "ieee", "INTERPRETED": interpreted}
     return {**how, "num_warps": 8 if outputs >= 128 * 128 else 4, "num_stages": 2 if full else 4}
 
 

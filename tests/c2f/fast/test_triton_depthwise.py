@@ -46,6 +46,37 @@ def test_every_pass_is_that_of_float64_in_the_interpreter():
         assert result["same bits"] and result["layout"], (name, case, result)
 
 
+@needs_triton
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_real_compiler_makes_tensor_core_code_for_an_h100(dtype, monkeypatch, tmp_path):
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from c2f.fast import triton_depthwise
+
+    if not hasattr(triton, "knobs"):
+        pytest.skip("this compiles without a GPU through an interface that Triton has had since 3.4")
+    compiled = {}
+
+    def compile_only(kernel, *args, grid, warmup, num_warps=4, num_stages=3, **constants):
+        types = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
+        plain = dict(zip(kernel.arg_names, args, strict=False))
+        signature = {name: types[a.dtype] if isinstance(a, torch.Tensor) else "i32" for name, a in plain.items()}
+        source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants)
+        how = {"num_warps": num_warps, "num_stages": num_stages}
+        code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=how)
+        compiled[kernel.fn.__name__] = code.asm["ptx"]
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(triton.JITFunction, "run", compile_only)
+    x, weight = torch.zeros(64, 1, 32, 32, dtype=dtype), torch.zeros(1, 1, 11, 11, dtype=dtype)
+    triton_depthwise.forward(x, weight, weight[0, 0, 0, :1])
+    triton_depthwise.weight_gradient(x, x, (11, 11))
+    assert {name for name, ptx in compiled.items() if "wgmma.mma_async" in ptx} == {"_multiply", "_multiply_back"}
+    assert {"_make_bands", "_sum_taps"} <= set(compiled)
+
+
 def test_importing_the_package_does_not_import_triton():
     program = "import sys, c2f, c2f.fast.depthwise; print('c2f.fast.triton_depthwise' in sys.modules)"
     before = "import sys, torch, torchvision; print('triton' in sys.modules)"
