@@ -1,23 +1,20 @@
 """The depthwise convolution on a GPU's tensor cores, in Triton: one more candidate for `c2f.fast.depthwise`.
 
 A kernel that multiplies tap by tap is limited by the GPU's float32 rate. Tensor cores are faster, but they multiply
-matrices. So the output is cut into *tiles* of TH x TW positions. The *window* of a tile is the VH x VW inputs that it
-depends on: TH + k_h - 1 rows, or the whole map if that is smaller. From window to tile, the convolution is one matrix
-per channel, the *band*: (VH VW) x (TH TW), with the tap of offset (input - output) where the filter reaches and zero
-elsewhere. It is a piece of the Toeplitz matrix, and the same for all tiles of a channel.
+matrices. So the output is cut into *tiles* of TH x TW positions. A tile depends on a *window* of VH x VW inputs, with
+TH + k_h - 1 rows, or on the whole map. From window to tile, the convolution is one matrix per channel, the *band*: it
+has the tap of offset (input - output) where the filter reaches, zero elsewhere, and is a piece of the Toeplitz matrix.
 
     forward            outputs (tiles x TH TW) = windows (tiles x VH VW) @ band
     weight gradient    gradient of the band = windows^T @ gradients of the outputs; a tap sums its entries, a diagonal
 
-For 11 x 11 taps on a 32 x 32 map, a tile is 4 x 32 and its window 14 x 32. The forward pass multiplies up to 448 times
-per output (121 taps), requests each input up to 14 / 4 times, writes each output once, and writes and reads a band of
-448 x 128 numbers per channel. The weight gradient multiplies as often, requests inputs and output gradients up to 4
-times, and writes and reads the band's gradient in float32. Each sum has a fixed order: the same bits every time.
+For 11 x 11 taps on a 32 x 32 map, a tile is 4 x 32 and its window 14 x 32. So both passes multiply up to 448 times per
+output (121 taps) and request each input up to 14 / 4 times, the weight gradient also each output gradient 4 times. Both
+write and read a band of 448 x 128 numbers per channel. Each sum has a fixed order: the same bits every time.
 
-The products read NCHW. Channels_last tensors are transposed first and the output back: there, the neighbours within a
-channel are C numbers apart, and a GPU reads 32 bytes at once. All sums are in float32; float32 numbers are multiplied
-as three TF32 products, to about their precision. The zeros of the band are multiplied too: an infinite or NaN input
-makes NaN of outputs in its tile that the filter does not reach.
+The products read NCHW. Channels_last tensors are transposed first and the output back: there, neighbours in a channel
+are C numbers apart, and a GPU reads 32 bytes at once. Sums are in float32; float32 inputs are multiplied as three TF32
+products. Zeros of the band are multiplied too: an infinite input makes NaN of outputs that the filter does not reach.
 """
 
 import torch
@@ -27,8 +24,6 @@ from torch import Tensor
 from triton.language import constexpr
 
 from c2f.fast.autotune import layout_of
-
-PROGRAMS = 512  # the weight gradient divides its tiles among about so many programs, which run side by side
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -41,7 +36,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         bands, out = x.new_empty(channels, rows, sizes["P"]), torch.empty_like(planes)
         _make_bands[steps, channels](weight, bands, rows, **sizes)
         _multiply[triton.cdiv(sizes["H"], sizes["TH"]), triton.cdiv(tiles, m), channels](
-            planes, bands, weight if bias is None else bias, out, tiles, channels, rows,
+            planes, bands, weight if bias is None else bias.contiguous(), out, tiles, channels, rows,
             HAS_BIAS=bias is not None, M=m, **sizes, **_how(x, m * sizes["P"]),
         )  # fmt: skip
         return _relaid(out, layout_of(x))
@@ -52,7 +47,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
     channels, sizes = x.shape[1], _sizes(x, *kernel, most=128)
     tiles = len(x) * triton.cdiv(sizes["H"], sizes["TH"]) * triton.cdiv(sizes["W"], sizes["TW"])
     steps, positions = triton.cdiv(sizes["VH"] * sizes["VW"], sizes["K"]), sizes["P"]
-    share = 32 * triton.cdiv(tiles, 32 * _power_of_two(1, PROGRAMS // (steps * channels), 64))
+    share = 32 * triton.cdiv(tiles, 32 * _power_of_two(1, 256 // (steps * channels), 64))  # for 256 programs at once
     shares, rows, taps = triton.cdiv(tiles, share), steps * sizes["K"], triton.next_power_of_2(kernel[1])
     with torch.cuda.device_of(x):
         planes, grad = (_relaid(t, torch.contiguous_format) for t in (x, grad))
@@ -78,15 +73,14 @@ def _sizes(x: Tensor, k_h: int, k_w: int, most: int) -> dict[str, int]:
 
 
 def _power_of_two(least: int, size: int, most: int) -> int:
-    """That is not below size, within limits."""
     return max(least, min(triton.next_power_of_2(max(size, 1)), most))
 
 
 def _how(x: Tensor, outputs: int) -> dict[str, object]:
-    """How to compile a product: float32 has twice the bytes, so half the stages fit on the chip."""
-    full, interpreted = x.dtype == torch.float32, not isinstance(_multiply, triton.JITFunction)
-    how = {"PRECISION": "tf32x3" if full else "ieee", "INTERPRETED": interpreted}
-    return {**how, "num_warps": 8 if outputs >= 128 * 128 else 4, "num_stages": 2 if full else 4}
+    """How to compile a product; of float32, half as many stages fit on the chip."""
+    precision, stages = ("tf32x3", 2) if x.dtype == torch.float32 else ("ieee", 4)
+    how = {"PRECISION": precision, "INTERPRETED": not isinstance(_multiply, triton.JITFunction)}
+    return {**how, "num_warps": 8 if outputs >= 128 * 128 else 4, "num_stages": stages}
 
 
 def _relaid(x: Tensor, layout: torch.memory_format) -> Tensor:
@@ -118,7 +112,7 @@ def _make_bands(
     row = (tl.program_id(0) * K + tl.arange(0, K))[:, None]
     ky, kx = row // VW - p // TW + KH // 2 - UP, row % VW - p % TW + KW // 2 - LEFT
     reached = (ky >= 0) & (ky < KH) & (kx >= 0) & (kx < KW)
-    taps = tl.load(weight + c * KH * KW + ky * KW + kx, mask=reached, other=0.0)
+    taps = tl.load(weight + (c * KH + ky) * KW + kx, mask=reached, other=0.0)
     tl.store(bands + (c.to(tl.int64) * rows + row) * P + p, taps)
 
 
@@ -146,10 +140,9 @@ def _multiply(
     for i in range(tl.maximum(0, UP - top), tl.minimum(VH, H + UP - top), K // VW):  # rows that are in the image
         y, column = (top - UP + i + k // VW)[None, :], left - LEFT + (k % VW)[None, :]
         windows = _read(x + plane, y, column, m < tiles, H, W, INTERPRETED)
-        taps = tl.load(band + i * (VW * P))
-        sums = tl.dot(windows, taps.to(windows.dtype), sums, input_precision=PRECISION)
-    if HAS_BIAS:
-        sums += tl.load(bias + c).to(tl.float32)
+        taps = tl.load(band + i * (VW * P)).to(windows.dtype)
+        sums = tl.dot(windows, taps, sums, input_precision=PRECISION)
+    sums += tl.load(bias + c).to(tl.float32) if HAS_BIAS else 0.0
     y, column = (top + p // TW)[None, :], left + (p % TW)[None, :]
     inside = (m < tiles) & (y < H) & (column < W)
     tl.store(out + plane + y * W + column, sums.to(out.dtype.element_ty), mask=inside)
