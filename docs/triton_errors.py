@@ -24,8 +24,8 @@ def random_cases(count: int, seed: int) -> Iterator[tuple]:
     """Shapes (N, C, H, W), odd kernels of 1 to 15, layouts. One map in five is 40 to 80 wide, two are 4 to 9."""
     rng = random.Random(seed)
     for i in range(count):
-        most = (9, 20, 9, 36, 80)[i % 5]
-        shape = (rng.randint(1, 5), rng.choice((1, 2, 3)), rng.randint(1, min(most, 20)), rng.randint(most // 2, most))
+        most = (9, 36, 20, 80, 9)[(i + seed) % 5]
+        shape = (rng.randint(1, 5), rng.choice((1, 2, 3)), rng.randint(1, min(most, 12)), rng.randint(most // 2, most))
         kernel = (rng.randrange(1, 16, 2), rng.randrange(1, 16, 2))
         yield shape, kernel, rng.choice(list(LAYOUTS))
 
@@ -84,7 +84,7 @@ def counts(images: int, channels: int, side: int, name: str) -> list[float]:
     return [images * channels * side**2 * 121, products, 2 * tensor, asked]
 
 
-def main(cases: int = 40, seed: int = 0, device: str = "cpu") -> None:
+def main(cases: int = 15, seed: int = 0, device: str = "cpu") -> None:
     """Print the tables.
 
     Args:
@@ -95,6 +95,7 @@ def main(cases: int = 40, seed: int = 0, device: str = "cpu") -> None:
     print("| type | shapes | " + " | ".join(PASSES) + " | same bits twice |\n| --- |" + " ---: |" * 4 + " --- |")
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         found = [errors(*case, dtype, device) for case in random_cases(cases, seed)]
+        seed += 1
         worst = " | ".join(f"{max(case['errors'][i] for case in found):.1e}" for i in range(3))
         same = "yes" if all(case["same bits"] for case in found) else "no"
         print(f"| {str(dtype).removeprefix('torch.')} | {cases} | {worst} | {same} |")

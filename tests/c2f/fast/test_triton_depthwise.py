@@ -35,11 +35,11 @@ for seed, dtype in enumerate((torch.float32, torch.bfloat16, torch.float16)):
 def test_every_pass_is_that_of_float64_in_the_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, "-c", IN_THE_INTERPRETER, "7"], env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", IN_THE_INTERPRETER, "4"], env=environment, capture_output=True, text=True, timeout=240
     )
     assert run.returncode == 0, run.stderr
     found = [json.loads(line) for line in run.stdout.splitlines()]
-    assert len(found) == 3 * (7 + 3)
+    assert len(found) == 3 * (4 + 3)
     for name, case, result in found:
         tolerance = next(least for dtype, least in TOLERANCE.items() if str(dtype) == name)
         assert max(result["errors"]) <= tolerance, (name, case, result)
@@ -47,7 +47,7 @@ def test_every_pass_is_that_of_float64_in_the_interpreter():
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_real_compiler_makes_tensor_core_code_for_an_h100(dtype, monkeypatch, tmp_path):
     import triton
     from triton.backends.compiler import GPUTarget
@@ -78,11 +78,13 @@ def test_the_real_compiler_makes_tensor_core_code_for_an_h100(dtype, monkeypatch
 
 
 def test_importing_the_package_does_not_import_triton():
-    program = "import sys, c2f, c2f.fast.depthwise; print('c2f.fast.triton_depthwise' in sys.modules)"
-    before = "import sys, torch, torchvision; print('triton' in sys.modules)"
-    after = "import sys, torch, torchvision, c2f.fast.depthwise; print('triton' in sys.modules)"
-    said = [subprocess.check_output([sys.executable, "-c", p], text=True).strip() for p in (program, before, after)]
-    assert said[0] == "False" and said[1] == said[2]
+    program = """
+import sys, torch, torchvision
+before = "triton" in sys.modules
+import c2f, c2f.fast.depthwise
+print(before == ("triton" in sys.modules), "c2f.fast.triton_depthwise" in sys.modules)
+"""
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "True False\n"
 
 
 # Where it cannot be
