@@ -20,12 +20,17 @@ SEED_MODEL = ((64, 32), (128, 16), (256, 8), (512, 4))  # channels, and the side
 BANDWIDTH, TENSOR_CORES = 3.35e12, 989e12  # an H100's bytes/s, and its bf16 operations/s: NVIDIA's data sheet
 
 
-def random_cases(count: int, seed: int) -> Iterator[tuple]:
+def random_cases(count: int, seed: int, tallest: int = 12) -> Iterator[tuple]:
     """Shapes (N, C, H, W), odd kernels of 1 to 15, layouts. One map in five is 40 to 80 wide, two are 4 to 9."""
     rng = random.Random(seed)
     for i in range(count):
         most = (9, 36, 20, 80, 9)[(i + seed) % 5]
-        shape = (rng.randint(1, 5), rng.choice((1, 2, 3)), rng.randint(1, min(most, 12)), rng.randint(most // 2, most))
+        shape = (
+            rng.randint(1, 5),
+            rng.choice((1, 2, 3)),
+            rng.randint(1, min(most, tallest)),
+            rng.randint(most // 2, most),
+        )
         kernel = (rng.randrange(1, 16, 2), rng.randrange(1, 16, 2))
         yield shape, kernel, rng.choice(list(LAYOUTS))
 
