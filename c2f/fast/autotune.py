@@ -79,7 +79,7 @@ def signature(*tensors: Tensor | None) -> tuple[Hashable, ...]:
     device = "cpu" if first.is_cpu else first.device.type  # reading the text takes microseconds
     return (
         first.device,
-        torch.get_num_threads(),
+        torch.get_num_threads() if first.is_cpu else torch.backends.cudnn.allow_tf32,
         torch.is_grad_enabled(),
         torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None,
         *(t if t is None else (t.shape, t.stride(), t.dtype, t.requires_grad) for t in tensors),
@@ -99,7 +99,8 @@ def case_name(what: str, x: Tensor, kernel: tuple[int, int]) -> str:
     place = f"cpu with {torch.get_num_threads()} threads" if x.is_cpu else describe_hardware(x.device)["name"]
     order = "channels_last" if layout_of(x) == torch.channels_last else "NCHW"
     size = "x".join(map(str, x.shape))
-    return f"{what}, {size}, kernel {kernel[0]}x{kernel[1]}, {x.dtype}, {order}, {place}".replace("torch.", "")
+    dtype = "tf32" if x.is_cuda and x.dtype == torch.float32 and torch.backends.cudnn.allow_tf32 else x.dtype
+    return f"{what}, {size}, kernel {kernel[0]}x{kernel[1]}, {dtype}, {order}, {place}".replace("torch.", "")
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -189,7 +190,8 @@ def _measure(candidates: Candidates, device: torch.device) -> dict[str, float]:
     for name, run in reversed(candidates.items()):  # PyTorch's own, often the slowest, last
         with contextlib.suppress(RuntimeError):
             warm_up = _seconds(run, device)
-            if warm_up < 10 * HOPELESS * min(seconds.values(), default=float("inf")):
+            # On an accelerator it says little: the first call loads or compiles the code, which can take seconds.
+            if device.type != "cpu" or warm_up < 10 * HOPELESS * min(seconds.values(), default=float("inf")):
                 seconds[name] = _seconds(run, device)
     for _ in range(ROUNDS - 1):
         limit = HOPELESS * min(seconds.values(), default=0)

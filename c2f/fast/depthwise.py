@@ -7,12 +7,13 @@ are also computed in other ways, all exact. The input gradient is a forward pass
 * "native": PyTorch's own call.
 * "crop": the same without the taps that can never land inside the image; a 4 x 4 map sees 7 x 7 of an 11 x 11 filter.
 * "pad": the zeros are put around the image first; much padding throws oneDNN off its fast path.
-* "relaid": the forward pass in the other memory format, there and back.
+* "relaid": the same in the other memory format, there and back. On a GPU, PyTorch calls cuDNN for channels_last only.
 * "swap": the weight gradient is itself a depthwise convolution, of each image's channel with the output's gradient as
   the filter: tap d sums x[p + d] grad[p]. So the fast forward kernel computes it, and the images are summed.
 * "toeplitz": on a small map the convolution is a matrix. Row p of channel c's HW x HW matrix holds the filter placed
   around position p, the same for every image, where attention has another matrix for each one. The gradient of this
   matrix is one product; its entries are summed tap by tap.
+* "triton": products with pieces of this matrix on a GPU's tensor cores; see `c2f.fast.triton_depthwise`.
 
 They are timed once for each case, separately for the forward pass and the weight gradient, and the fastest is
 remembered: which one it is depends on shape, type, memory format and machine.
@@ -21,7 +22,9 @@ Shapes: N images, C channels, H x W positions, k_h x k_w taps.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +36,7 @@ from c2f.fast.autotune import case_name, choose, fast_path, is_ordinary, keep_fa
 SMALL_KERNEL = 3  # up to this width PyTorch's own training step was the fastest on every map that was measured
 OPERATOR = 2e-4  # seconds that a training step on a CPU takes longer where it is not one native call; roughly
 TOEPLITZ_POSITIONS = 144  # larger maps have matrices so large that they need not be timed
+TRITON_TYPES = (torch.bfloat16, torch.float16, torch.float32)
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since PyTorch 2.7
 
 
@@ -180,7 +184,7 @@ def _fastest_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
     candidates = {  # the way back into the memory format of the caller is timed as well
         name: lambda compute=compute: compute(x, weight, bias).contiguous(memory_format=layout)
         for name, compute in FORWARD.items()
-        if name != "crop" or any(_cuts(kernel, x))
+        if _is_candidate(name, x) and (name != "crop" or any(_cuts(kernel, x))) and (name != "toeplitz" or not x.is_cpu)
     }
     return choose(case_name("forward", x, kernel), candidates, x.device)
 
@@ -200,11 +204,59 @@ def _pad(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _relaid(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    other = torch.contiguous_format if layout_of(x) == torch.channels_last else torch.channels_last
-    return _crop(x.contiguous(memory_format=other), weight, bias)
+    return _crop(x.contiguous(memory_format=_other_layout(x)), weight, bias)
 
 
-FORWARD: dict[str, Callable[..., Tensor]] = {"native": _native, "crop": _crop, "pad": _pad, "relaid": _relaid}
+def _other_layout(x: Tensor) -> torch.memory_format:
+    return torch.contiguous_format if layout_of(x) == torch.channels_last else torch.channels_last
+
+
+def _toeplitz(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    matrices, x_cnp = toeplitz(weight, *x.shape[2:]).transpose(1, 2), x.contiguous().flatten(2).transpose(0, 1)
+    y = torch.bmm(x_cnp, matrices) if bias is None else torch.baddbmm(bias[:, None, None], x_cnp, matrices)
+    return y.transpose(0, 1).unflatten(2, x.shape[2:])
+
+
+def _in_triton(function: str, *arguments: Any) -> Tensor:
+    """Raises RuntimeError for whatever goes wrong: Triton's own errors and its C compiler's have no common type."""
+    try:
+        from c2f.fast import triton_depthwise
+
+        return getattr(triton_depthwise, function)(*arguments)
+    except RuntimeError:
+        raise
+    except Exception as error:
+        raise RuntimeError(f"Triton cannot compute this: {error!r}; use_choices can name another way.") from error
+
+
+@cache
+def _has_triton(device: torch.device) -> bool:
+    """Whether Triton and the C compiler that it calls are installed and compile a small case for the GPU."""
+    if find_spec("triton") is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    x = torch.ones(1, 1, 1, 1, device=device)
+    try:
+        _in_triton("forward", x, x, None)
+    except RuntimeError:
+        return False
+    return True
+
+
+FORWARD: dict[str, Callable[..., Tensor]] = {
+    "native": _native,
+    "crop": _crop,
+    "pad": _pad,
+    "relaid": _relaid,
+    "toeplitz": _toeplitz,
+    "triton": partial(_in_triton, "forward"),
+}
+
+
+def _is_candidate(name: str, x: Tensor) -> bool:
+    """Whether a way can compute either pass for x on its device."""
+    if name == "triton":
+        return x.is_cuda and x.dtype in TRITON_TYPES and _has_triton(x.device)
+    return name != "toeplitz" or x.shape[2] * x.shape[3] <= TOEPLITZ_POSITIONS
 
 
 def _cropped(weight: Tensor, x: Tensor) -> Tensor:
@@ -226,7 +278,7 @@ def _fastest_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -
     candidates = {
         name: lambda compute=compute: compute(x, grad, kernel).contiguous()
         for name, compute in WEIGHT_GRADIENT.items()
-        if name != "toeplitz" or x.shape[2] * x.shape[3] <= TOEPLITZ_POSITIONS
+        if _is_candidate(name, x) and (name != "relaid" or not x.is_cpu)
     }
     return choose(case_name("weight gradient", x, kernel), candidates, x.device, OPERATOR if x.is_cpu else 0.0)
 
@@ -234,6 +286,11 @@ def _fastest_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -
 def _native_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
     padding = (kernel[0] // 2, kernel[1] // 2)
     return conv2d_weight(x, (x.shape[1], 1, *kernel), grad, padding=padding, groups=x.shape[1])
+
+
+def _relaid_weight_gradient(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> Tensor:
+    layout = _other_layout(x)
+    return _native_weight_gradient(x.contiguous(memory_format=layout), grad.contiguous(memory_format=layout), kernel)
 
 
 def _swap(x: Tensor, grad: Tensor, kernel: tuple[int, int], pad_first: bool = False) -> Tensor:
@@ -264,7 +321,9 @@ WEIGHT_GRADIENT: dict[str, Callable[[Tensor, Tensor, tuple[int, int]], Tensor]] 
     "native": _native_weight_gradient,
     "pad": partial(_swap, pad_first=True),
     "swap": _swap,
+    "relaid": _relaid_weight_gradient,
     "toeplitz": _toeplitz_gradient,
+    "triton": partial(_in_triton, "weight_gradient"),
 }
 
 

@@ -78,6 +78,18 @@ def test_a_hopeless_candidate_is_not_timed_again_and_again(fresh, monkeypatch):
     assert calls.count("native") == 1
 
 
+def test_a_first_call_that_compiles_is_forgiven_on_an_accelerator(fresh, monkeypatch):
+    milliseconds = {"compiled": 5000.0, "swap": 2.0}
+    candidates, _ = fake_clock(monkeypatch, milliseconds)
+
+    def compiled():
+        candidates["compiled"]()
+        milliseconds["compiled"] = 1.0
+
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    assert autotune.choose("a case", {**candidates, "compiled": compiled}, torch.device("mps")) == "compiled"
+
+
 def test_a_candidate_that_cannot_run_is_out(fresh, monkeypatch):
     candidates, _ = fake_clock(monkeypatch, {"native": 2.0, "swap": 1.0})
     candidates["swap"] = lambda: torch.zeros(2) @ torch.zeros(3)

@@ -14,7 +14,11 @@ from torch import nn
 from c2f.fast import autotune, depthwise
 from c2f.fast.depthwise import FORWARD, WEIGHT_GRADIENT, DepthwiseConv2d, depthwise_conv2d, toeplitz
 
-ALGORITHMS = ["auto", *(FORWARD | WEIGHT_GRADIENT)]
+ON_A_CPU = [
+    {name: compute for name, compute in table.items() if name not in others}
+    for table, others in ((FORWARD, {"toeplitz", "triton"}), (WEIGHT_GRADIENT, {"relaid", "triton"}))
+]
+ALGORITHMS = ["auto", *(ON_A_CPU[0] | ON_A_CPU[1])]
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 ODD = st.integers(0, 15).map(lambda half: 2 * half + 1)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 5e-3}  # a few roundings of each type
@@ -240,6 +244,43 @@ def test_the_toeplitz_matrix_is_the_convolution():
     torch.testing.assert_close(y, F.conv2d(x, weight, padding=(3, 1), groups=2))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_what_only_accelerators_are_offered_is_exact_too(layout, dtype):
+    x, weight, bias, grad = arguments((3, 2, 4, 6), (11, 5), dtype, layout)
+    y, _, for_weight, _ = answers(reference, x, weight, bias, grad)
+    found = FORWARD["toeplitz"](x, weight, bias), FORWARD["toeplitz"](x, weight, None) + bias[:, None, None]
+    for a, b in zip((*found, WEIGHT_GRADIENT["relaid"](x, grad, (11, 5))), (y, y, for_weight), strict=True):
+        assert (a.double() - b).norm() <= TOLERANCE[dtype] * b.norm()
+
+
+def test_a_gpu_is_offered_the_toeplitz_matrix_for_small_maps_and_triton_where_it_compiles(monkeypatch):
+    class OnGpu:  # what the choice of candidates looks at
+        is_cpu, is_cuda, device, dtype = False, True, torch.device("cuda:0"), torch.bfloat16
+
+        def __init__(self, side):
+            self.shape = (2, 3, side, side)
+
+    for has_triton in (True, False):
+        monkeypatch.setattr(depthwise, "_has_triton", lambda device, answer=has_triton: answer)
+        small, large = ({name for name in FORWARD if depthwise._is_candidate(name, OnGpu(s))} for s in (12, 13))
+        assert small - large == {"toeplitz"}
+        assert ("triton" in small, "triton" in large) == (has_triton, has_triton)
+    monkeypatch.setattr(depthwise, "_has_triton", lambda device: True)
+    OnGpu.dtype = torch.float64
+    assert not depthwise._is_candidate("triton", OnGpu(8))
+    assert not depthwise._is_candidate("triton", torch.zeros(2, 3, 8, 8))
+
+
+def test_the_other_layout_reaches_pytorch_as_such(monkeypatch):
+    seen = []
+    monkeypatch.setattr(depthwise, "_native", lambda x, *_: seen.append(autotune.layout_of(x)))
+    for layout in LAYOUTS.values():
+        x, weight, *_ = arguments((2, 3, 8, 8), (11, 11))
+        FORWARD["relaid"](x.contiguous(memory_format=layout), weight, None)
+    assert seen == [torch.channels_last, torch.contiguous_format]  # the first is what cuDNN takes on a GPU
+
+
 def test_a_row_of_the_toeplitz_matrix_is_the_kernel_laid_around_the_position():
     weight = torch.arange(1.0, 10).view(1, 1, 3, 3)
     row = toeplitz(weight, 3, 3)[0, 0].view(3, 3)  # around the top left corner only the lower right taps are inside
@@ -268,10 +309,10 @@ def remember(forward="native", weight_gradient="native", kernel=(5, 5)):
     return chosen
 
 
-@pytest.mark.parametrize("algorithm", {**FORWARD, **WEIGHT_GRADIENT})
+@pytest.mark.parametrize("algorithm", ON_A_CPU[0] | ON_A_CPU[1])
 def test_a_choice_of_another_time_is_obeyed(fresh, algorithm):
     x, weight, bias, grad = arguments((2, 3, 6, 6), (13, 13))  # of which "crop" can leave taps out
-    ways = [algorithm if algorithm in table else "native" for table in (FORWARD, WEIGHT_GRADIENT)]
+    ways = [algorithm if algorithm in table else "native" for table in ON_A_CPU]
     chosen = remember(*ways, kernel=(13, 13))
     found = answers(depthwise_conv2d, x, weight, bias, grad)
     assert fresh == chosen  # nothing was timed
