@@ -130,7 +130,7 @@ convmod = exercise("02.7", "ConvMod from memory", "hard", 12, ConvMod)(
 # ---- A count, and a fusion
 
 
-@exercise("02.8", "What a depthwise convolution learns", "easy", 4)
+@exercise("02.8", "What a depthwise convolution learns", "easy", 4, lambda channels, k: channels * (k * k + 1))
 @task([(64, 11), (16, 3), (128, 7)], SAY["depthwise_parameters"])
 def depthwise_parameters(channels: int, k: int) -> Expected:
     convolution = nn.Conv2d(channels, channels, k, groups=channels, device="meta")

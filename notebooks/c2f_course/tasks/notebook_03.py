@@ -313,7 +313,7 @@ with torch.random.fork_rng(devices=[]):
 
 
 @exercise("03.7", "A stage", "easy", 5, Stage)
-@task(_modules(Stage, [STAGE], 2, 4, 6, 8), SAY["stage"], ask=_ask_module, errors={"channels": "no downsampling"})
+@task(_modules(Stage, [STAGE], 2, 4, 6, 8), SAY["stage"], ask=_ask_module, errors={"shape": "no downsampling"})
 def stage(m: Stage, x: Tensor, downsample: nn.Module, blocks: list) -> Expected:
     one, two = m.blocks
     halved = m.downsample(x)

@@ -1,7 +1,7 @@
 """The network that a learner builds in notebook 03: kept as a file, and loaded by later notebooks.
 
-    own_network.keep(globals())     writes my_conv2former.py, if every part is the learner's own and all is right
-    rebuilt = own_network.load()    a function that builds a kit's network from the learner's class
+own_network.keep(globals())     writes my_conv2former.py, if every part is the learner's own and all is right
+rebuilt = own_network.load()    a function that builds a kit's network from the learner's class
 """
 
 import ast
