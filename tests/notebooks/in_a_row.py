@@ -20,16 +20,16 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from c2f.picture import Picture
-from c2f.training import data, loop
-from tests.notebooks.rehearsal import first_images, short
+from c2f.training import data
+from tests.notebooks.rehearsal import first_images
 
 NOTEBOOKS = [
     Path(__file__).parents[2] / "notebooks" / f"{name}.ipynb"
     for name in ("02_building_convmod", "03_building_conv2former", "05_the_training_loop")
 ]
 CODE_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
-IMAGES = 160  # of a training in notebook 05, whose loops are its own: five steps per epoch
-SHORTER = {"stop = 50": "stop = 7", "fresh_model(), data": "fresh_model(), data, steps=30"}
+IMAGES = 160  # of a training: five steps per epoch
+SHORTER = {"stop = 50": "stop = 7", "loop(fresh_model(), data": "loop(fresh_model(), data, steps=30"}
 
 
 def sources(path: Path, filled: bool) -> list[str]:
@@ -64,7 +64,6 @@ def main(folder: str, how: str) -> None:
     load = data.load_dataset
     os.chdir(folder)
     with (
-        mock.patch.object(loop, "train", short(loop.train)),
         mock.patch.object(data, "load_dataset", lambda *args, **options: first_images(load(*args, **options), IMAGES)),
         mock.patch.object(Picture, "png", lambda picture: b""),
     ):
