@@ -29,7 +29,12 @@ NOTEBOOKS = [
 ]
 CODE_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 IMAGES = 160  # of a training: five steps per epoch
-SHORTER = {"stop = 50": "stop = 7", "loop(fresh_model(), data": "loop(fresh_model(), data, steps=30"}
+SHORTER = {
+    "stop = 50": "stop = 7",
+    "count = 110": "count = 30",
+    "in range(15)]  # in turn": "in range(1)] * 15",
+    "loop(fresh_model(), data": "loop(fresh_model(), data, steps=15",
+}
 
 
 def sources(path: Path, filled: bool) -> list[str]:
