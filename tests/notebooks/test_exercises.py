@@ -4,7 +4,8 @@ How an exercise stands in a notebook, with N from 1:
 
     text  id exercise-N            the check's heading, then what to do
     code  id exercise-N-answer     a gap, and in its last line the call of the check
-    text  id exercise-N-solution   <details> with one ```python block that goes in place of the gap
+    text  id exercise-N-solution   <details> with one ```python block that goes in place of the gap; where the notebook
+                                   goes on with what was answered, before it another <details> with a second hint
 
 Answer and solution use only names of the notebook's first code cell, so that a student may come back to them any time.
 """
@@ -69,6 +70,21 @@ def test_the_gap_is_blank_and_the_solution_passes(path: Path, name: str) -> None
     code = "\n".join(CODE_BLOCK.findall(solution))
     verdict = run(path, f"{code}\n{answer.strip().splitlines()[-1]}")
     assert verdict.passed, verdict.message
+
+
+BUILD_THEN_SEE = [(path, name) for path, name in EXERCISES if path.stem[:2] in ("02", "03")]
+
+
+@pytest.mark.parametrize(("path", "name"), BUILD_THEN_SEE, ids=lambda value: getattr(value, "stem", value))
+def test_no_line_of_a_solution_is_shown_before_its_gap(path: Path, name: str) -> None:
+    cells = cells_of(path)
+    answer, solution = cells[f"{name}-answer"].source, cells[f"{name}-solution"].source
+    assert solution.startswith("<details><summary>A second hint</summary>")
+    earlier = list(cells)[: list(cells).index(f"{name}-answer")]
+    before = str([cells[id_] for id_ in earlier if not id_.endswith("-solution")])  # these are folded
+    (code,) = CODE_BLOCK.findall(solution)
+    lines = [line.strip().removeprefix("return ") for line in code.splitlines() if line.strip() not in answer]
+    assert lines and not [line for line in lines if len(line) > 5 and line in before]
 
 
 @pytest.mark.parametrize(("path", "name"), EXERCISES, ids=lambda value: getattr(value, "stem", value))

@@ -19,9 +19,9 @@ from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this
 def plot_lines(
     rows: Mapping[str, Tensor], columns: Sequence[str], title: str, image: Tensor | None = None, one_scale: bool = False
 ) -> Picture:
-    """Signed maps in rows, a line of code each: a few channels side by side, each row on a scale of its own.
+    """Signed maps in rows, one line of code each: a few channels side by side, each row on a scale of its own.
 
-    A scale ends where all but one value in two hundred are inside, so that one bright spot does not pale the rest.
+    A scale ends where all but one value in two hundred are inside, so that one large value does not make the rest pale.
 
     rows: name -> (K, H, W), the same K in all. columns: K titles. image: (3, H, W), drawn at the left of the first row.
     one_scale: all rows share the largest of the scales, so that their sizes compare.
@@ -42,7 +42,7 @@ def plot_lines(
         ax.axis("off")
     if image is not None:
         axes[0, 0].axis("on")
-        show_image(axes[0, 0], image, "photograph")
+        show_image(axes[0, 0], image, "image")
     ranges = "; ".join(f"{name} from {number(maps.min())} to {number(maps.max())}" for name, maps in rows.items())
     return Picture(figure, f"{title}: maps of {', '.join(columns)}, in rows: {ranges}.")
 
@@ -56,8 +56,8 @@ NORMS = {
 
 
 def plot_norms(channels: int = 5, positions: int = 8) -> Picture:
-    """Which numbers of a batch are averaged together: two images as tables, a row a channel, a column a position."""
-    title = "Filled: the numbers that share one mean and one spread"
+    """Which numbers of a batch are averaged together: two images as tables, one row per channel."""
+    title = "Filled: the numbers that share one mean and one standard deviation"
     figure, axes = subplots(9.5, 1.95, 1, len(NORMS), title, 12)
     shared = np.zeros((len(NORMS), 2, channels, positions))  # 1 where a number shares the mean
     shared[0, 0, :, 2] = shared[1, 0] = shared[2, :, 1] = 1
@@ -98,13 +98,13 @@ def plot_profiles(before: Tensor, after: Tensor, positions: Mapping[str, tuple[i
             ax.errorbar(count * (1.06 + 0.06 * i), mean, deviation, capsize=4, **style)
             numbers.append((number(mean), number(deviation)))
         means, deviations = (" to ".join(pair) for pair in zip(*numbers, strict=True))
-        said.append((name, f"mean {means}, spread {deviations}"))
+        said.append((name, f"mean {means}, standard deviation {deviations}"))
     for ax, text in zip(axes, ("before", "after"), strict=True):
         ax.axhline(0, color="black", linewidth=0.8)
         finish(ax, f"{count} channels, {text}", "channel", "value", grid="")
         ax.set_xticks(range(0, count, max(1, count // 4)))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", frameon=False, ncols=4)
-    return Picture(figure, f"Mean and spread (bars) of {count} channels, before and after. {told(said)}.")
+    return Picture(figure, f"Mean and standard deviation (bars) of {count} channels, before and after. {told(said)}.")
 
 
 FUSIONS = {"hadamard": "Hadamard: A ⊙ V", "sum": "sum: A + V", "sigmoid": "sigmoid(A) ⊙ V", "l1": "L1: A / Σ|A| ⊙ V"}

@@ -20,6 +20,7 @@ from c2f.picture import AMBER, SKY, SOFT, TEST, TRAIN, WINDOW, Picture
 from c2f_course.figures.drawing import finish, hide_ticks, show_image, subplots, told
 from c2f_course.figures.drawing import plot_reach as plot_reach  # drawn in this notebook too
 from c2f_course.figures.notebook_01 import median_seconds
+from c2f_course.figures.notebook_02 import plot_lines as plot_lines
 
 
 def plot_stages(image: Tensor, config: Conv2FormerConfig, image_size: tuple[int, int] = (32, 32)) -> Picture:
@@ -59,7 +60,7 @@ def plot_drop_path(dropped: Tensor, rates: Sequence[float]) -> Picture:
     figure, (left, right) = subplots(9.5, 3.7, 1, 2)
     count, share, x = len(dropped), dropped.float().mean(0), "branch, from stem to head"
     left.imshow(dropped[:40].cpu().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    left.set(title="Dropped (black): a row an image", xlabel=x, ylabel="image")
+    left.set(title="Dropped (black): one row per image", xlabel=x, ylabel="image")
     right.plot(share, "o", color=TEST, markersize=4, label=f"measured, {count:,} images")
     right.plot(np.repeat(rates, 2), color=TRAIN, drawstyle="steps-mid", label="rate")
     right.set_ylim(0, None)
@@ -71,7 +72,7 @@ def plot_drop_path(dropped: Tensor, rates: Sequence[float]) -> Picture:
 
 @torch.no_grad()
 def branch_sizes(model: Conv2Former, x: Tensor) -> list[float]:
-    """How large each branch is beside what it is added to, as a ratio of norms: ConvMod, MLP, ConvMod, MLP, …
+    """How large each branch is relative to what it is added to, as a ratio of norms: ConvMod, MLP, ConvMod, MLP, …
 
     x: normalised images (N, 3, H, W). Nothing is dropped.
     """
@@ -87,7 +88,9 @@ def branch_sizes(model: Conv2Former, x: Tensor) -> list[float]:
     return sizes
 
 
-def plot_branches(sizes: Mapping[str, Sequence[float]], title: str = "How loud each branch begins") -> Picture:
+def plot_branches(
+    sizes: Mapping[str, Sequence[float]], title: str = "How large each branch is before any training"
+) -> Picture:
     """`branch_sizes` of at most four networks on one logarithmic axis; ConvMods are dots, MLPs are squares."""
     figure, ax = subplots(8.6, 3.9)
     said = {}
@@ -99,9 +102,9 @@ def plot_branches(sizes: Mapping[str, Sequence[float]], title: str = "How loud e
         said[name] = f"ConvMod {median(values[::2]):.1g}, MLP {median(values[1::2]):.1g}"
     ax.axhline(1, color="black", linewidth=0.8, linestyle="--")
     beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "fontsize": 10}
-    y = "size of the branch\nbeside what it is added to"
+    y = "size of the branch, relative\nto what it is added to"
     finish(ax, title, "branch, from stem to head (● ConvMod, □ MLP)", y, beside)
-    return Picture(figure, f"Size of a branch beside what it is added to, the median. {told(said)}.")
+    return Picture(figure, f"Size of a branch relative to what it is added to, the median. {told(said)}.")
 
 
 PARTS = {
@@ -160,7 +163,9 @@ def plot_cost(costs: Mapping[str, Mapping[str, np.ndarray]]) -> Picture:
         right.bar(names, nominal - useful, bottom=feet[1] + useful, width=0.7, fill=False, hatch="////", linewidth=0)
         feet += (parameters, nominal)
     said = {}
-    for ax, what, of, tops in zip((left, right), ("parameters", "multiply-adds"), ("", " an image"), feet, strict=True):
+    for ax, what, of, tops in zip(
+        (left, right), ("parameters", "multiply-adds"), ("", " per image"), feet, strict=True
+    ):
         for name, top in zip(names, tops, strict=True):
             ax.text(name, top, f" {top:.1f}" if top >= 0.05 else f"{top:.3f}", ha="center", va="bottom", fontsize=9)
         title, y = f"{what}: {tops.sum():,.1f} million", f"million {what}{of}"

@@ -9,6 +9,6 @@ An `Exercise` never raises: an answer that fails is part of learning, and the ce
 right is written beside what mistakes lead to, each with its hint (`exercise.Expected`).
 """
 
-from c2f_course.tasks.exercise import Exercise, Verdict
+from c2f_course.tasks.exercise import Exercise, Verdict, mine_or_kit
 
-__all__ = ["Exercise", "Verdict"]
+__all__ = ["Exercise", "Verdict", "mine_or_kit"]

@@ -71,6 +71,8 @@ class Exercise:
     minutes: int
     check: Callable[..., str]
     """Takes the answer; returns a sentence about why it is right, or raises Hint."""
+    kit: Any = None
+    """The kit's own answer, where a notebook goes on with what was answered."""
 
     @property
     def heading(self) -> str:
@@ -90,9 +92,23 @@ class Exercise:
             return Verdict(self.number, "hint", _say_error(error))
 
 
-def exercise(number: str, title: str, difficulty: Difficulty, minutes: int) -> Callable[[Callable[..., str]], Exercise]:
+def exercise(
+    number: str, title: str, difficulty: Difficulty, minutes: int, kit: Any = None
+) -> Callable[[Callable[..., str]], Exercise]:
     """Turn a check into an Exercise: one that is a Task, or that raises Hint itself."""
-    return lambda check: Exercise(number, title, difficulty, minutes, check)
+    return lambda check: Exercise(number, title, difficulty, minutes, check, kit)
+
+
+def mine_or_kit(mine: Any, check: Exercise) -> Any:
+    """The student's answer if it passes its check, else the kit's. Says in one line which of the two."""
+    verdict = check(... if mine is check.kit else mine)
+    which = {
+        "passed": "your own answer is used from here on.",
+        "hint": "your answer does not pass its check yet, so the kit's is used.",
+        "blank": "the gap is still empty, so the kit's answer is used.",
+    }
+    print(f"Exercise {check.number}: {which[verdict.state]}")
+    return mine if verdict.passed else check.kit
 
 
 def expect_tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:

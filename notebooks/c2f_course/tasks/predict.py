@@ -4,8 +4,8 @@
     ...                                   # the cell that shows it
     guess.reveal("their square", "Each row is one output position, each column one input position.")
 
-Whoever has guessed first remembers what they see. Nothing depends on the guess: without one, and where widgets cannot
-be shown, `reveal` just tells.
+A learner who has guessed first remembers what they see. Without a guess `reveal` gives nothing away, and goes on: the
+answer is folded, or shown by `reveal(…, anyway=True)`.
 """
 
 import html
@@ -40,18 +40,22 @@ class Prediction:
             return None
         return number if math.isfinite(number) else None
 
-    def reveal(self, truth: str | float, because: str = "") -> "Revealed":
-        """What was predicted beside what is so, and why. Raises ValueError for a truth that was no option."""
+    def reveal(self, truth: str | float, because: str = "", anyway: bool = False) -> "Revealed":
+        """What was predicted beside what is so, and why. Raises ValueError for a truth that was no option.
+
+        Without a prediction the answer is folded, unless `anyway`.
+        """
         if self.options and truth not in self.options:
             raise ValueError(f"{truth!r} is not one of the options {list(self.options)}.")
         told = truth if self.options else f"{truth:,.4g} {self.unit}".strip()
         if self.answer is None:
-            said = f"You made no prediction. It is: {told}."
+            said = f"It is: {told}."
         elif self.options:
             said = f"{'As you predicted' if self.answer == truth else f'You said “{self.answer}”. It is'}: {told}."
         else:
             said = f"You said {self.answer:,.4g}. It is {told}{_how_far(self.answer, float(truth))}."
-        return Revealed(f"{said} {because}".strip())
+        said = f"{said} {because}".strip()
+        return Revealed(said) if anyway or self.answer is not None else Revealed(CHOOSE, folded=said)
 
     def show(self) -> None:
         """Show the question and what to answer it with."""
@@ -68,16 +72,26 @@ class Prediction:
         display(bundle, raw=True)
 
 
+CHOOSE = "Choose your answer above first, then run this cell again; reveal(…, anyway=True) shows it without a choice."
+
+
 class Revealed(str):
-    """A sentence that a notebook shows as text, not as a quoted string."""
+    """A sentence that a notebook shows as text, not as a quoted string; and below it, `folded`, another one."""
+
+    folded: str
+
+    def __new__(cls, said: str, folded: str = "") -> "Revealed":
+        revealed = super().__new__(cls, said)
+        revealed.folded = folded
+        return revealed
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return (
-            f'<div role="status" style="border-left: 4px solid #0072B2; padding: 0.3em 0.8em">{html.escape(self)}</div>'
-        )
+        more = f"<details><summary>Show me</summary>{html.escape(self.folded)}</details>" if self.folded else ""
+        style = "border-left: 4px solid #0072B2; padding: 0.3em 0.8em"
+        return f'<div role="status" style="{style}">{html.escape(self)}{more}</div>'
 
 
 def predict(question: str, *options: str, unit: str = "") -> Prediction:

@@ -29,10 +29,10 @@ def test_the_norms_fill_what_they_average() -> None:
     assert [sum(int(mesh.get_array().sum()) for mesh in ax.collections) for ax in axes] == [3, 12, 8]
 
 
-def test_profiles_say_mean_and_spread() -> None:
+def test_profiles_say_mean_and_standard_deviation() -> None:
     before = torch.tensor([1.0, 3.0]).view(2, 1, 1).expand(2, 4, 4)
     picture = notebook_02.plot_profiles(before, before - 2, {"a": (0, 0), "b": (3, 3)}, torch.zeros(3, 8, 8))
-    assert "a: mean 2.00 to 0.00, spread 1.00 to 1.00" in picture.alt
+    assert "a: mean 2.00 to 0.00, standard deviation 1.00 to 1.00" in picture.alt
 
 
 def test_reach_counts_the_positions_that_change() -> None:

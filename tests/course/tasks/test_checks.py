@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2f.models.baselines import Swin
-from c2f.models.conv2former import LayerNorm2d
+from c2f.models.conv2former import ClassifierHead, ConvMlp, LayerNorm2d
 from c2f.training.sources.photographs import load_photographs
 from c2f_course.figures.notebook_04 import LETTERS, RIDDLE, riddle_images, riddle_row
 from c2f_course.tasks import (
@@ -412,10 +412,52 @@ def of_list(seconds: list[float], batch: int, change: Any = None) -> tuple[float
     return statistics.median(rates), min(rates), max(rates)
 
 
+# ---- 03: what makes a module of the network
+
+
+def stage_of(forward=None, keep=nn.ModuleList) -> type[nn.Module]:
+    class Stage(nn.Module):
+        def __init__(self, downsample: nn.Module, blocks: list[nn.Module]) -> None:
+            super().__init__()
+            self.downsample, self.blocks = downsample, keep(blocks)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.downsample(x) if forward is None else forward(self, x)
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    return Stage
+
+
+class Unaveraged(ClassifierHead):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(x))
+
+
+class DenseMlp(ConvMlp):
+    def __init__(self, dim: int, ratio: int) -> None:
+        super().__init__(dim, ratio)
+        self.pos = nn.Conv2d(dim * ratio, dim * ratio, 3, padding=1)
+
+
 TABLES: dict[Any, dict[str, tuple[Any, str]]] = {
     notebook_00.window_by_hand: {"too small": (lambda u, k: u[3:13, 3:13], "has shape (10, 10)")},
     notebook_01.multiply_adds: {"a tuple": (lambda side, c, k: (1, 2, 3), "a dictionary with the keys")},
+    notebook_02.u: {"a matrix product": (lambda x, w, b: F.gelu(x @ w + b), "could not match the shapes")},
+    notebook_02.a: {"no groups": (lambda u, k, b: F.conv2d(u, k, b, padding=2), "Into how many groups")},
     notebook_02.convmod: BLIND,
+    notebook_03.stem: {"no layer": (lambda dim, stride: dim, "a layer of torch.nn should come back")},
+    notebook_03.mlp: {"not depthwise": (DenseMlp, "Which argument of Conv2d")},
+    notebook_03.downsampling: {
+        "a bias": (lambda c, d: nn.Sequential(nn.GroupNorm(1, c), nn.Conv2d(c, d, 2, 2)), "more to learn"),
+        "a wide norm": (lambda c, d: nn.Sequential(nn.GroupNorm(1, d), nn.Conv2d(c, d, 2, 2, bias=False)), "has shape"),
+    },
+    notebook_03.stage: {
+        "a plain list": (stage_of(keep=list), "nn.ModuleList"),
+        "no downsampling": (stage_of(lambda stage, x: x), "the downsampling comes first"),
+    },
+    notebook_03.head: {"not averaged": (Unaveraged, "must be averaged")},
     notebook_03.layer_scale: SCALES,
     notebook_03.drop_path: DROPS,
     notebook_04.flip_some: FLIPS,
@@ -564,6 +606,7 @@ def in_one_tensor(a: Tensor, b: Tensor) -> Tensor:
 RIGHT = [
     (notebook_00.terms_in_the_corner, 36),
     (notebook_02.convmod, built()),
+    *((notebook_03.stage, stage_of(keep=keep)) for keep in (nn.ModuleList, lambda blocks: nn.Sequential(*blocks))),
     (notebook_03.layer_scale, scale()),
     (notebook_04.flip_some, flip_right),
     (notebook_04.which, NAMED),

@@ -67,6 +67,26 @@ def class_of(base: type[nn.Module]) -> Callable[[Callable], type[nn.Module]]:
     return of
 
 
+def made_by(make: Callable[..., nn.Module]) -> Callable[[Callable], Callable[..., nn.Module]]:
+    """The answer makes a module, whose forward is the function of the right module, x, and how the module is made."""
+
+    def of(result: Callable[..., Any]) -> Callable[..., nn.Module]:
+        def answer(*args: Any) -> nn.Module:
+            module, right = make(*args), make(*args).eval().requires_grad_(False)
+
+            class Answer(type(module)):
+                def forward(self, x: Any) -> Any:
+                    right.load_state_dict(self.state_dict())
+                    return result(right, x, *args)
+
+            module.__class__ = Answer
+            return module
+
+        return answer
+
+    return of
+
+
 def rate_of(result: Callable[..., Any], *more: Any) -> Callable[..., Any]:
     """The answer gives the rate of one step; the function gives all of them, those after the end apart."""
 
@@ -122,8 +142,11 @@ ANSWERS = {
     notebook_08.reached.expected: seconds_to,
     notebook_09.interval.check.expected: interval,
     notebook_03.layer_scale.check.expected: class_of(LayerScale),
+    **{check.check.expected: made_by(check.kit) for check in (
+        notebook_03.stem, notebook_03.mlp, notebook_03.downsampling, notebook_03.stage, notebook_03.head,
+    )},
     notebook_00.terms_in_the_corner.check.expected: lambda result: result(),
-}
+}  # fmt: skip
 
 
 # Inputs on which mistakes show that do not show on those of the public check.
