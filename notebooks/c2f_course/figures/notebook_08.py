@@ -132,11 +132,11 @@ def plot_limits(sizes: Mapping[int, float], works: Sequence[Work], bandwidth: fl
         (limit, least), style = max(times.items(), key=lambda item: item[1]), dict(zip(times, STYLES, strict=False))
         at = work.operations / work.bytes, work.operations / work.seconds / 1e9
         right.plot(*at, markersize=9, linestyle="", label=f"{limit}-bound", **style[limit])
-        offset, side = ((0, -16), "center") if at[0] > 100 else ((9, -4), "left")
+        offset, side = ((0, -16), "center") if at[0] > 100 else ((-6, -16) if limit == "launch" else (9, -4), "left")
         right.annotate(work.name, at, offset, textcoords="offset points", fontsize=9, ha=side)
         said.append(f"{work.name} {limit}-bound, {work.seconds / least:.1f} times the least time")
     roof = f"{bandwidth / 1e9:,.0f} GB/s and {peak / 1e9:,.0f} GFLOP/s"
-    right.set(xscale="log", yscale="log")
+    right.set(xscale="log", yscale="log", ylim=(min(work.operations / work.seconds for work in works) / 4e9, None))
     finish(right, f"Roofline: {roof}", "operations per byte", "GFLOP/s")
     handles = {label: handle for handle, label in zip(*right.get_legend_handles_labels(), strict=True)}
     right.legend(handles.values(), handles, loc="lower right", frameon=False, fontsize=9)
