@@ -1,7 +1,7 @@
-"""Plots of measurements: what a clock saw, what a switch is worth, and two models' races against epochs and seconds.
+"""Plots of measurements: a queue, limits, switches, memory, and two models by epochs and by seconds.
 
-Each gives a `Picture`. Nothing is measured here: seconds and accuracies come in, a figure and a sentence go out. Every
-measurement is drawn, not its mean alone, since the range is what tells a difference from noise.
+Each returns a `Picture`. Nothing is measured here. Every measurement is drawn, not its mean alone, since the range is
+what tells a difference from noise.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean, median
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -21,7 +22,7 @@ from c2f_course.figures.drawing import KINDS, finish, median_bars, outline_histo
 
 STYLES = [{"color": c, "marker": m} for c, m in zip((TRAIN, TEST, WINDOW, PURPLE), "os^D", strict=True)]
 Span = tuple[str, float, float]
-"""What went on ("launch", "wait", "own work" of Python, "device" of the device), from when to when, in seconds."""
+"""What happened ("launch", "wait" and "own work" of Python, "device"), its start and its end, in seconds."""
 SPANS = {  # what the legend says, colour, lane
     "launch": ("a launch", TRAIN, 0),
     "own work": ("Python's own work", SKY, 0),
@@ -91,7 +92,7 @@ def plot_orders(orders: Mapping[str, Sequence[tuple[str, float]]]) -> Picture:
 
 
 def plot_rates(rates: Mapping[str, Sequence[float]], title: str) -> Picture:
-    """Images per second: a bar for the median, a mark per round; beside it how often the first one's median that is."""
+    """Images per second: a bar for the median, a dot per round, and the median as a multiple of the first one's."""
     figure, ax = subplots(8.5, 1.1 + 0.5 * len(rates))
     first, *_ = medians = [median(values) for values in rates.values()]
     colours = [SOFT] + [TRAIN] * (len(rates) - 1)
@@ -102,8 +103,48 @@ def plot_rates(rates: Mapping[str, Sequence[float]], title: str) -> Picture:
     return Picture(figure, f"{title}, images per second, median and range: {'; '.join(said)}.")
 
 
+class Work(NamedTuple):
+    """What a kernel does: its operations, the bytes that it must read and write at least, and the seconds it took."""
+
+    name: str
+    operations: float
+    bytes: float
+    seconds: float
+
+
+def plot_limits(sizes: Mapping[int, float], works: Sequence[Work], bandwidth: float, peak: float) -> Picture:
+    """Left, seconds of a call by the size of its tensor; right, the roofline, each work in the colour of its limit.
+
+    `sizes`: seconds by elements. `bandwidth` in bytes, `peak` in operations per second. The limit is the largest of
+    three times: the launch, which is the shortest time of all, the bytes' and the operations'.
+    """
+    figure, (left, right) = subplots(9.5, 4.0, 1, 2)
+    launch = min(*sizes.values(), *(work.seconds for work in works))
+    left.plot(list(sizes), [1e6 * s for s in sizes.values()], label="x + 1", **STYLES[0])
+    left.axhline(1e6 * launch, color=SOFT, linestyle="--", label=f"launch: {1e6 * launch:.1f} µs")
+    left.set(xscale="log", yscale="log")
+    finish(left, "Small tensors: the launch", "elements of x", "microseconds per call", "upper left")
+    x = np.geomspace(0.05, 5000, 200)
+    right.plot(x, np.minimum(peak, bandwidth * x) / 1e9, color="0.2", linewidth=2)
+    said = []
+    for work in works:
+        times = {"launch": launch, "memory": work.bytes / bandwidth, "compute": work.operations / peak}
+        (limit, least), style = max(times.items(), key=lambda item: item[1]), dict(zip(times, STYLES, strict=False))
+        at = work.operations / work.bytes, work.operations / work.seconds / 1e9
+        right.plot(*at, markersize=9, linestyle="", label=f"{limit}-bound", **style[limit])
+        offset, side = ((0, -16), "center") if at[0] > 100 else ((-6, -16) if limit == "launch" else (9, -4), "left")
+        right.annotate(work.name, at, offset, textcoords="offset points", fontsize=9, ha=side)
+        said.append(f"{work.name} {limit}-bound, {work.seconds / least:.1f} times the least time")
+    roof = f"{bandwidth / 1e9:,.0f} GB/s and {peak / 1e9:,.0f} GFLOP/s"
+    right.set(xscale="log", yscale="log", ylim=(min(work.operations / work.seconds for work in works) / 4e9, None))
+    finish(right, f"Roofline: {roof}", "operations per byte", "GFLOP/s")
+    handles = {label: handle for handle, label in zip(*right.get_legend_handles_labels(), strict=True)}
+    right.legend(handles.values(), handles, loc="lower right", frameon=False, fontsize=9)
+    return Picture(figure, f"A launch takes {1e6 * launch:.1f} µs. The roofline: {roof}. {'; '.join(said)}.")
+
+
 def plot_memory(bytes_of: Mapping[str, Mapping[str, int]], title: str) -> Picture:
-    """What training keeps in memory: a bar for each setting, made of the same parts, in MiB."""
+    """What training keeps in memory: one bar per setting, made of the same parts, in MiB."""
     figure, ax = subplots(8.5, 1.5 + 0.55 * len(bytes_of))
     sizes = np.array([list(held.values()) for held in bytes_of.values()]) / 2**20  # (settings, parts)
     parts, totals, ends = list(next(iter(bytes_of.values()))), sizes.sum(axis=1), sizes.cumsum(axis=1)
@@ -151,7 +192,7 @@ def plot_amdahl(shares: Mapping[str, float], factors: Mapping[str, float]) -> Pi
 
 @dataclass(frozen=True)
 class Race:
-    """One model's training: held-out accuracy after each epoch, and how many seconds of training it had had by then."""
+    """One model's training: test accuracy after each epoch, and the seconds of training until then."""
 
     name: str
     accuracy: tuple[float, ...]  # shares from 0 to 1
@@ -169,9 +210,9 @@ class Race:
 
 
 def plot_race(races: Sequence[Race], *, targets: Sequence[float], clock: str, title: str) -> Picture:
-    """Held-out accuracy against epochs, and against seconds of training, with the moments when targets were reached.
+    """Test accuracy against epochs, and against seconds of training, with the moments when targets were reached.
 
-    `targets`: accuracies from 0 to 1, a thin line each; `clock`: whose seconds these are, for the axis label.
+    `targets`: accuracies from 0 to 1, one thin line per target; `clock`: which clock it is, for the axis label.
     """
     figure, axes = subplots(9.5, 3.7, 1, 2, title, 12, sharey=True)
     longest = max(race.seconds[-1] for race in races)
@@ -189,7 +230,7 @@ def plot_race(races: Sequence[Race], *, targets: Sequence[float], clock: str, ti
     for target in targets:
         for ax in axes:
             ax.axhline(target, color=SOFT, linewidth=0.8)
-    finish(axes[0], "by epoch", "epoch", "held-out accuracy", "lower right", grid="x", ylim=(0, 1.02))
+    finish(axes[0], "by epoch", "epoch", "test accuracy", "lower right", grid="x", ylim=(0, 1.02))
     clocked = f"{unit} of training ({clock})"
     finish(axes[1], "by the clock", clocked, grid="x", xlim=(0, 1.04 * longest / scale))
     axes[0].xaxis.get_major_locator().set_params(integer=True)
@@ -198,7 +239,7 @@ def plot_race(races: Sequence[Race], *, targets: Sequence[float], clock: str, ti
 
 
 def plot_chosen(singles: Sequence[float], bests: Sequence[float], of: int, true: float) -> Picture:
-    """Two ways to report the same model: one run, or the best of some; shares of all repetitions, accuracies in %."""
+    """Two ways to report one model: a run, or the best of several; shares of all repetitions, accuracies in %."""
     figure, ax = subplots(8.5, 3.0)
     ways = {"one run": singles, f"the best of {of} runs": bests}
     said = {name: f"{fmean(values):.2f} % on average" for name, values in ways.items()}
@@ -208,7 +249,7 @@ def plot_chosen(singles: Sequence[float], bests: Sequence[float], of: int, true:
         ax.axvline(fmean(values), color=colour, linestyle=stroke, linewidth=2)
     title = "The same model, reported in two ways"
     finish(ax, title, "reported accuracy, %", "share of repetitions", "upper left")
-    return Picture(figure, f"Of a model that is right in {true:g} % on average: {told(said, ' ')}.")
+    return Picture(figure, f"A model with an accuracy of {true:g} % on average: {told(said, ' ')}.")
 
 
 def _rate(value: float) -> str:

@@ -42,7 +42,7 @@ def speed_of(seconds: list[float], batch: int) -> dict[str, Expected]:
     }
 
     def part(what: str, right: float, mistakes: dict[str, Any]) -> Expected:
-        what = f"for {seconds} seconds a step of {batch} images {what}"
+        what = f"for {seconds} seconds per step of {batch} images {what}"
         return Expected(what, right, mistakes, tolerance=1e-6, facts={"n": len(rates)})
 
     return {
@@ -54,14 +54,14 @@ def speed_of(seconds: list[float], batch: int) -> dict[str, Expected]:
 
 @dataclass
 class FakeDevice:
-    """A device with a queue and a clock of its own, so that what a stopwatch does can be told exactly, at once."""
+    """A device with its own queue and clock, so that what a stopwatch measures is known exactly, and at once."""
 
     backlog: float = 0.1
-    """Seconds of somebody else's work in the queue at the start."""
+    """Seconds of another program's work in the queue at the start."""
     launching: float = 0.001
     work_seconds: float = 0.02
     warm_up_seconds: float = 0.5
-    """What the first call takes on top: kernels are chosen, memory is fetched."""
+    """What the first call takes in addition: kernels are chosen, memory is requested."""
     now: float = 50.0
     calls: int = 0
     synchronizations: int = 0
@@ -135,7 +135,7 @@ def whole_speedup(share: float, factor: float) -> Expected:
 # ---- 08.4 Time to accuracy
 
 ACCURACIES, SECONDS = [0.40, 0.65, 0.70, 0.62, 0.74], [10.0, 11.0, 20.0, 23.0, 40.0]
-# Training accuracies that run ahead of the test accuracies, so that the one is not taken for the other.
+# Training accuracies above the test accuracies, so that the one cannot be mistaken for the other.
 HISTORY = History(
     [
         EpochRecord(epoch, 0.1, 1.0, min(1.0, test + 0.15), 1.0, test, seconds, 100.0)
@@ -194,7 +194,7 @@ def time_to(answer: Callable[..., Any]) -> str:
     try:
         never = answer(HISTORY, 0.9)
         expect_filled(never)
-    except Exception as error:  # it did well for the other targets, so it is neither a gap nor a slip in general
+    except Exception as error:  # the answers for other targets are right, so it is neither a gap nor a general mistake
         raise Hint(say["nothing"]) from error
     if never != math.inf:
         raise Hint(say["a number"].format(never=expect_number(never, "the time to 90%")))
@@ -224,7 +224,7 @@ _ROWS: dict[str, tuple[Any, Any]] = {
     "accuracy of": ("best epoch", "last epoch"),
     "epochs": (50, 50),
     "runs": (1, 3),
-    "spread over runs": (None, 0.4),
+    "standard deviation": (None, 0.4),
     "images/s": (1900, 1000),
     "batch": (512, 64),
     "precision": ("bf16", "float32"),
@@ -250,10 +250,10 @@ class Claim(NamedTuple):
 
 _HOLDS = {
     "a": _A["parameters"] < _B["parameters"] / 3,
-    "b": _alike("accuracy of") and _A["runs"] > 1 and _A["accuracy"] - _B["accuracy"] > _B["spread over runs"],
+    "b": _alike("accuracy of") and _A["runs"] > 1 and _A["accuracy"] - _B["accuracy"] > _B["standard deviation"],
     "c": _alike("hardware", "batch", "precision"),
     "d": _A["accuracy of"] == "best epoch",
-    "e": _B["runs"] > 1 and _B["spread over runs"] >= 0.4,
+    "e": _B["runs"] > 1 and _B["standard deviation"] >= 0.4,
     "f": _alike("batch", "peak memory"),
     "g": "time to 80 %" in _A,
 }

@@ -8,7 +8,7 @@ import pytest
 from c2f.picture import Picture
 from c2f.training.run import EpochRecord, History
 from c2f_course.figures import notebook_08 as comparison
-from c2f_course.figures.notebook_08 import Race
+from c2f_course.figures.notebook_08 import Race, Work
 
 
 def history(accuracies: list[float], seconds: list[float]) -> History:
@@ -23,6 +23,8 @@ def history(accuracies: list[float], seconds: list[float]) -> History:
 RUN = history([0.5, 0.7, 0.6, 0.8], [10.0, 10.0, 20.0, 10.0])
 SPANS = [("launch", 5.0, 5.0001), ("own work", 5.001, 5.002), ("device", 5.0, 5.02), ("wait", 5.002, 5.02)]
 IN_TURN = [("A", 100.0), ("B", 120.0), ("A", 110.0), ("B", 140.0)]
+# A launch of 10 µs, 10 GB/s and 1 TFLOP/s: each work takes twice the longest of its three times.
+WORKS = [Work("small", 10, 80, 2e-5), Work("long", 1e6, 1e7, 2e-3), Work("product", 1e10, 1e7, 2e-2)]
 ONE, TWO = Race.of("one", RUN), Race.of("two", RUN, seconds=[100.0] * 4)
 
 PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
@@ -37,6 +39,10 @@ PICTURES: dict[str, tuple[Callable[[], Picture], tuple[str, ...]]] = {
     "orders": (
         lambda: comparison.plot_orders({"A, then B": [("A", 1.0), ("B", 2.0)], "in turn": IN_TURN}),
         ("A, then B: medians A 1 ms, B 2 ms; in turn: medians A 105 ms, B 130 ms",),
+    ),
+    "limits": (
+        lambda: comparison.plot_limits({16: 1e-5, 1024: 1.1e-5, 2**20: 1e-3}, WORKS, 1e10, 1e12),
+        ("10.0 µs", "small launch-bound, 2.0 times", "long memory-bound, 2.0", "product compute-bound, 2.0 times"),
     ),
     "rates": (
         lambda: comparison.plot_rates({"float32": [100.0, 120.0, 110.0], "bf16": [40.0, 50.5, 45.0]}, "A step"),
