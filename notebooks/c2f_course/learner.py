@@ -60,18 +60,17 @@ def update(notebooks: Path) -> list[str]:
         copied = dict(json.loads((copy / DIGESTS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # absent or damaged: then nothing counts as an older version
         copied = {}
-    older = [place for place in kit if place not in missing and copied.get(place, digests[place]) != digests[place]]
     # Written first: after a power cut, the next call adds the rest.
     write_json(copy / DIGESTS, copied | {place: digests[place] for place in missing})
     for place in missing:
         write_atomically(copy / place, kit[place])
-    return older
+    return [place for place in kit if place not in missing and copied.get(place, digests[place]) != digests[place]]
 
 
 def refresh(notebooks: Path, wanted: str, now: datetime) -> tuple[Path, Path | None]:
     """Put a fresh copy where the learner's notebook is. Returns it, and the file that has the learner's own, if any."""
     kit, kept = originals(notebooks), None
-    place = next((p for p in kit if wanted.zfill(2) == number(p) or Path(wanted).stem == Path(p).stem), None)
+    place = next((p for p in kit if number(p) in (wanted, f"0{wanted}") or Path(wanted).stem == Path(p).stem), None)
     if place is None:
         raise ValueError(f"there is no notebook {wanted!r}; the notebooks are {', '.join(map(number, kit))}.")
     if (path := notebooks.with_name(COPY) / place).exists():  # no colon in the time: Windows refuses it
@@ -95,7 +94,7 @@ class Lab:
         print(f"c2f: your copy of the notebooks is in {notebooks.with_name(COPY)}", flush=True)
         if older:
             how = f"`c2f course fresh {older[0]}` adds it and keeps yours"
-            print(f"c2f: the kit has a newer version of {', '.join(older)}; {how}", flush=True)
+            print(f"c2f: the kit has newer versions of {', '.join(older)}; {how}", flush=True)
         from jupyterlab.labapp import main
 
         # In Lab's terminal, `c2f` is then a command.
