@@ -7,13 +7,16 @@ JOBS   ?= 2
 PY     := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test install test-install coverage rehearse notebooks assignments picture upgrade clean
+.PHONY: help lab fresh test install test-install coverage rehearse faults notebooks assignments picture upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 lab: ## open the course in JupyterLab (ARGS=--no-browser prints the address instead)
 	@$(PYTHON) kit.py lab $(ARGS)
+
+fresh: ## put a fresh copy of a notebook into my_notebooks, beside yours (ARGS=02)
+	@$(PYTHON) kit.py fresh $(ARGS)
 
 test: ## run ruff, pytest, and every notebook (ARGS=tests/c2f/models picks)
 	@$(PYTHON) kit.py test --numprocesses $(JOBS) $(ARGS)

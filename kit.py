@@ -1,8 +1,9 @@
 """Install everything into .venv, and open or test the kit. `make lab` and `make test` call this file.
 
     python3 kit.py lab          open the course in JupyterLab; further options go to JupyterLab
+    python3 kit.py fresh 02     put a fresh copy of that notebook into my_notebooks, beside yours
     python3 kit.py test         run ruff, the tests and every notebook; further options go to pytest
-    python3 kit.py install      only install what these two need
+    python3 kit.py install      only install what these need
 
 On Windows: `py kit.py lab`. An environment that works is never removed: pip changes it after everything has been
 downloaded, and until then it stays usable. Old Pythons can read this file, so that it can say that they are too old.
@@ -44,11 +45,11 @@ def main():
 
 
 def lab(options):
-    # For a notebook that is only named, Lab prints the address of the Launcher.
-    start = ["--notebook-dir=.", "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:  # JupyterLab refuses; in a container everybody is root
-        start.append("--allow-root")
-    continue_as("jupyterlab", *start, *options)
+    continue_as("c2f", "course", "lab", "--", *options)
+
+
+def fresh(options):
+    continue_as("c2f", "course", "fresh", *options)
 
 
 def test(options):
@@ -57,7 +58,7 @@ def test(options):
     continue_as("pytest", "--numprocesses", "2", "--dist", "loadfile", "--no-loadscope-reorder", *options)
 
 
-COMMANDS = {"lab": lab, "test": test, "install": lambda options: None}
+COMMANDS = {"lab": lab, "fresh": fresh, "test": test, "install": lambda options: None}
 
 
 def is_ready():

@@ -240,7 +240,7 @@ def asked(folder: Path) -> list[str]:
 
 MAKE, LOOK, LOCAL, DOWNLOAD = "venv .venv", "pip show --quiet", "pip install --no-index", "pip install -c"
 TEST = ["ruff check", "pytest --numprocesses 2"]
-LAB = ["jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb"]
+LAB = ["c2f course lab"]
 
 
 @NEEDS_MAKE
@@ -260,8 +260,9 @@ def test_options_are_passed_on(checkout: Path) -> None:
     *_, line = (checkout / "asked").read_text().splitlines()
     assert line.endswith("--numprocesses 7 tests/models -k one or two")
     make("lab", "PYTHON=./python3", "ARGS=--no-browser", cwd=checkout)
-    *_, line = (checkout / "asked").read_text().splitlines()
-    assert line.endswith(" --no-browser") and ("--allow-root" in line) == (os.geteuid() == 0)
+    make("fresh", "PYTHON=./python3", "ARGS=02", cwd=checkout)
+    *_, lab, fresh = (checkout / "asked").read_text().splitlines()
+    assert (lab, fresh) == ("-m c2f course lab -- --no-browser", "-m c2f course fresh 02")
 
 
 @NEEDS_MAKE
@@ -544,16 +545,20 @@ def test_lab_prints_an_address_that_opens_the_first_notebook(tmp_path: Path, mon
     started: list[str] = []
     monkeypatch.setattr(kit, "continue_as", lambda *command: started.extend(command))
     kit.lab(["--no-browser", "--port=0"])
+    for package in ("c2f", "notebooks"):  # the copy that is made belongs into another clone than this one
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "XDG"))}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(tmp_path / "notebooks"), environment["PYTHONPATH"]])
     with subprocess.Popen(
-        [sys.executable, "-m", *started], cwd=ROOT, env=environment | {"HOME": str(tmp_path)},
+        [sys.executable, "-m", *started], cwd=tmp_path, env=environment | {"HOME": str(tmp_path)},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     ) as lab:  # fmt: skip
         try:
             address = next(line.split()[-1] for line in lab.stderr if re.search(r"http://\S+token=", line))
         finally:
             lab.kill()  # asked to end while it starts, it may go on for ever
-    assert re.fullmatch(r"http://localhost:\d+/lab/tree/notebooks/00_start_here\.ipynb\?token=\w+", address)
+    assert re.fullmatch(r"http://localhost:\d+/lab/tree/my_notebooks/00_start_here\.ipynb\?token=\w+", address)
+    assert (tmp_path / "my_notebooks" / "00_start_here.ipynb").is_file()
 
 
 # The package without a clone

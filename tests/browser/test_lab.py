@@ -25,7 +25,7 @@ from PIL import Image
 sync_api = pytest.importorskip("playwright.sync_api")
 
 ROOT = Path(__file__).parents[2]
-FIRST = Path("notebooks/00_start_here.ipynb")
+FIRST = Path("my_notebooks/00_start_here.ipynb")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # A container has no sandbox and no GPU; and a browser under test looks up nothing of its own.
 FLAGS = [
@@ -86,12 +86,13 @@ def stop(process: subprocess.Popen) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the working tree, so that no run in the browser can be saved over the stored outputs."""
+    """Another clone, so that neither the stored outputs nor a developer's own my_notebooks can be written over."""
     copy = tmp_path / "c2f"
     for name in ("Makefile", "kit.py", "pyproject.toml", "constraints.txt"):
         copy.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "notebooks", copy / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ("c2f", "notebooks"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
     # The environment is the one that runs this test, and it is ready: what `make lab` does in its second call.
     python = copy / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -106,6 +107,8 @@ def lab(checkout: Path) -> Iterator[Lab]:
     home, port, token = checkout.parent / "home", free_port(), secrets.token_hex(16)
     home.mkdir()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "JUPYTER", "XDG"))}
+    packages = [str(checkout), str(checkout / "notebooks"), environment["PYTHONPATH"]]
+    environment |= {"PYTHONPATH": os.pathsep.join(packages), "C2F_DATA": str(ROOT / "data")}
     options = f"--no-browser --port={port} --ServerApp.port_retries=0 --IdentityProvider.token={token}"
     log = checkout.parent / "lab.log"
     with log.open("w") as stream:
@@ -225,6 +228,7 @@ def test_make_lab_runs_the_first_notebook(lab: Lab, checkout: Path, page: "sync_
     run_all(page, seconds=600)
     picture(page, tmp_path / "last_cell.png")
     assert_ran_clean(read_saved(page, checkout / FIRST))
+    assert (checkout / "notebooks" / FIRST.name).read_bytes() == (ROOT / "notebooks" / FIRST.name).read_bytes()
     assert complaints == []
 
 

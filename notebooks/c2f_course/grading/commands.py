@@ -1,4 +1,4 @@
-"""The instructor's commands: `c2f course build`, `release`, `grade`."""
+"""`c2f course`: the instructor's commands `build`, `release`, `grade`, beside the learner's."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from c2f_course.learner import Fresh, Lab
 
 
 @dataclass
@@ -101,10 +103,12 @@ class Grade:
 
 @dataclass
 class Course:
-    """Assignments for a course: make them, hand them out, grade them."""
+    """The course: open your copy of the notebooks, or make, hand out and grade assignments."""
 
     command: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[Build, tyro.conf.subcommand("build")]
+        Annotated[Lab, tyro.conf.subcommand("lab")]
+        | Annotated[Fresh, tyro.conf.subcommand("fresh")]
+        | Annotated[Build, tyro.conf.subcommand("build")]
         | Annotated[Release, tyro.conf.subcommand("release")]
         | Annotated[Grade, tyro.conf.subcommand("grade")]
     ]
