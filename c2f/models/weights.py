@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import safetensors
 from torch import nn
 
 from c2f.files import data_folder, load_tensors, save_tensors
@@ -67,8 +66,7 @@ def load_trained_weights(model: nn.Module, name: str, weights: str) -> None:
 
 def provenance(name: str, weights: str) -> dict[str, Any]:
     """Where weights are from: model, data, recipe, accuracy, hardware, time, command."""
-    with safetensors.safe_open(weights_files(name)[weights], "pt") as file:
-        return json.loads(file.metadata()["provenance"])
+    return json.loads(load_tensors(weights_files(name)[weights])[1]["provenance"])
 
 
 def save_half(path: Path, model: nn.Module, provenance: dict[str, Any]) -> None:
