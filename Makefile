@@ -7,7 +7,7 @@ JOBS   ?= 2
 PY     := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test install test-install coverage notebooks assignments picture upgrade clean
+.PHONY: help lab test faults install test-install coverage notebooks assignments picture upgrade clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s%s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,6 +17,9 @@ lab: ## open the course in JupyterLab (ARGS=--no-browser prints the address inst
 
 test: ## run ruff, pytest, and every notebook (ARGS=tests/c2f/models picks)
 	@$(PYTHON) kit.py test --numprocesses $(JOBS) $(ARGS)
+
+faults: install ## break trainings and their files on purpose, and count how many survive (minutes; docs/faults.md)
+	$(PY) tests/faults/campaign.py $(ARGS)
 
 install: ## make or renew the environment .venv, as the other targets do too
 	@$(PYTHON) kit.py install
