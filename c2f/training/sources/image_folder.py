@@ -127,13 +127,13 @@ def _why_not(entry: os.DirEntry) -> str:
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_dir():
-        return "links to folders" if entry.is_symlink() else "folder"
+        return "as a link to a folder" if entry.is_symlink() else "folder"
     try:
         regular = entry.is_file()
     except OSError:  # a link to itself
         regular = False
     if not regular:
-        return "links that lead to no file" if entry.is_symlink() else "pipes, sockets or devices"
+        return "as a link that leads to no file" if entry.is_symlink() else "as a pipe, socket or device"
     return "" if entry.name.lower().endswith(ENDINGS) else "of a kind that is not read"
 
 

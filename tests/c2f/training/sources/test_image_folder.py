@@ -201,9 +201,9 @@ def test_every_file_is_used_or_counted_and_nothing_but_files_is_opened(folder, r
     said = " ".join(capsys.readouterr().out.split())
     assert "pets: 14 entries were left out: 2 beside train/ (README.md, val), 3 hidden (train/.cache, " in said
     for part in (
-        "1 links to folders (train/parent)", "1 directly in train/ (train/stray.png)",
-        "3 of a kind that is not read (.db, .heic, .txt)", "2 links that lead to no file",
-        "2 pipes, sockets or devices (train/cat/pipe.png, train/cat/socket.png)",
+        "1 as a link to a folder (train/parent)", "1 directly in train/ (train/stray.png)",
+        "3 of a kind that is not read (.db, .heic, .txt)", "2 as a link that leads to no file",
+        "2 as a pipe, socket or device (train/cat/pipe.png, train/cat/socket.png)",
     ):  # fmt: skip
         assert part in said, said
 
