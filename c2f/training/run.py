@@ -248,8 +248,7 @@ def load_run(path: Path | str) -> Run:
     summary, history = path / "summary.json", path / "history.csv"
     recipe = _read_recipe(path)
     remedy = "the `c2f train` command that made the run writes it again"
-    figures = ("epochs", "test_accuracy", "complete", "hardware", "versions", "parameters")
-    told = _read_json(summary, figures, remedy) if summary.exists() else {}
+    told = _read_json(summary, ("hardware", "versions"), remedy) if summary.exists() else {}
     try:
         records = History.from_csv(history) if history.exists() else History()
         if len(records) < told.get("epochs", 0):
