@@ -126,21 +126,24 @@ def _why_not(entry: os.DirEntry) -> str:
     """Why an entry is not used; "folder" for a folder to look into, and nothing for an image. It is not opened."""
     if entry.name.startswith("."):
         return "hidden"
-    if entry.is_dir():
-        return "as a link to a folder" if entry.is_symlink() else "folder"
-    try:
-        regular = entry.is_file()
-    except OSError:  # a link to itself
-        regular = False
-    if not regular:
-        return "as a link that leads to no file" if entry.is_symlink() else "as a pipe, socket or device"
+    if entry.is_symlink():  # os.path takes one that leads to itself, too
+        if os.path.isdir(entry.path):
+            return "as a link to a folder"
+        if not os.path.isfile(entry.path):
+            return "as a link that leads to no file"
+    elif entry.is_dir():
+        return "folder"
+    elif not entry.is_file():
+        return "as a pipe, socket or device"
     return "" if entry.name.lower().endswith(ENDINGS) else "of a kind that is not read"
 
 
 def _splits(folder: Path, share: float | None, left_out: LeftOut) -> dict[str, Path]:
     """Where the classes of each split are; one place alone where a share of it is to be the test images."""
     entries = _entries(folder)
-    places = {entry.name.lower(): entry for entry in reversed(entries) if entry.is_dir()}  # train/ may be a link
+    places = {
+        entry.name.lower(): entry for entry in reversed(entries) if os.path.isdir(entry.path)
+    }  # train/ may be a link
     train, test = places.get("train"), next((places[name] for name in TEST_NAMES if name in places), None)
     if share is None and not (train and test):
         missing = "train" if train is None else "test"
