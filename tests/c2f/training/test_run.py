@@ -131,7 +131,7 @@ def test_a_folder_that_is_no_run_says_so(tmp_path):
         load_run(tmp_path)
 
 
-RUN = {"model": "conv2former_n", "overrides": {}, "data": {}, "recipe": {"epochs": 1}}
+RUN = {"model": "conv2former_n", "overrides": {}, "data": {}, "recipe": asdict(Recipe(epochs=1))}
 
 
 @pytest.mark.parametrize("content", [b'{"model": ', b"null", b"{}", b"[]", b'"a"', b"\xff\x00", b""])
@@ -148,8 +148,8 @@ def test_a_damaged_run_says_so(tmp_path, name, content):
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path):
-    (tmp_path / "recipe.json").write_text(json.dumps(RUN))
-    assert RunFolder(tmp_path, {**RUN, "recipe": asdict(Recipe(epochs=1))}).resume() is None
+    (tmp_path / "recipe.json").write_text(json.dumps({**RUN, "recipe": {"epochs": 1}}))
+    assert RunFolder(tmp_path, RUN).resume() is None
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(checkpoint, capsys):
