@@ -88,6 +88,8 @@ class Train(_OnDevice):
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Change the model, such as --set kernel_size=7 --set dims=32,64,128,256."""
     image_size: int = 32  # Pixels along each side to which the images are resized.
+    split: float | None = None  # Of a folder without test/, the share of each class to test with, such as 0.2.
+    channels: Literal[1, 3] = 3  # 1 makes the images grey, and the model one for grey images.
     record: bool = False
     """Keep what the blocks see of a few photographs while they learn, in recording.safetensors, to be watched again."""
     settings: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=RECIPES["digits"])
@@ -96,9 +98,11 @@ class Train(_OnDevice):
         import torch
 
         device = self.choose_device()
-        data = c2f.load_dataset(self.data, image_size=self.image_size, progress=_rank() == 0)
+        asked = {"image_size": self.image_size, "split": self.split, "channels": self.channels}
+        data = c2f.load_dataset(self.data, progress=_rank() == 0, **asked)
         torch.manual_seed(self.settings.seed)
-        model = c2f.create_model(self.model, num_classes=len(data.classes), **parse_overrides(self.set))
+        overrides = parse_overrides(self.set) | ({"in_channels": 1} if self.channels == 1 else {})
+        model = c2f.create_model(self.model, num_classes=len(data.classes), **overrides)
         out = self.out or Path("runs", f"{self.model}-{data.name}")
         callbacks = [self._recorder(out, data.name)] if self.record and _rank() == 0 else []
         history = c2f.train(model, data, self.settings, out=out, device=device, callbacks=callbacks)
@@ -111,10 +115,12 @@ class Train(_OnDevice):
 
     def _recorder(self, out: Path, data: str) -> "Callback":
         from c2f.maps.recording import Recorder
+        from c2f.training.data import to_grey
         from c2f.training.sources.photographs import load_photographs
 
         names, photographs = ["cat", "coffee"], load_photographs(self.image_size)
         images = photographs.images[[photographs.names.index(name) for name in names]]
+        images = to_grey(images) if self.channels == 1 else images
         about = {"data": data, "seed": self.settings.seed, "date": date.today().isoformat()}
         return Recorder(images, names, out / "recording.safetensors", about=about)
 
@@ -126,6 +132,7 @@ class Evaluate(_OnDevice):
     run_or_checkpoint: tyro.conf.Positional[Path]
     """A run's folder, or one of its files: final.safetensors, best.safetensors, last.ckpt."""
     data: str | None = None  # Other images than those it was trained with, named as for `c2f train`.
+    split: float | None = None  # With --data, as for `c2f train`.
 
     def run(self) -> None:
         from sklearn.metrics import confusion_matrix
@@ -142,8 +149,11 @@ class Evaluate(_OnDevice):
         model = run.load_model(source.name.removesuffix(".safetensors"))
         trained_on, recipe = run.recipe["data"], report.recipe_of(run)
         size = report.image_size(run)[0]
-        load = c2f.load_dataset if self.data else load_data_of
-        data = load(self.data or trained_on, image_size=size, progress=_rank() == 0)
+        if self.data:
+            asked = {"split": self.split, "channels": trained_on.get("channels", 3)}
+            data = c2f.load_dataset(self.data, image_size=size, progress=_rank() == 0, **asked)
+        else:
+            data = load_data_of(trained_on, size, progress=_rank() == 0)
         if list(data.classes) != trained_on["classes"]:
             raise ValueError(
                 f"{source} tells {', '.join(trained_on['classes'])} apart, and {data.name} has the classes "
@@ -173,11 +183,13 @@ class Predict(_OnDevice):
     def run(self) -> None:
         import json
 
+        from c2f.training.data import to_grey
         from c2f.training.sources.image_folder import load_images
 
         run = c2f.report.load_finished(self.run_folder)
         classes, size = run.recipe["data"]["classes"], c2f.report.image_size(run)[0]
         names, images = load_images(self.images, size)
+        images = to_grey(images) if run.recipe["data"].get("channels") == 1 else images
         probabilities = c2f.predict(run.load_model(), images, device=self.choose_device()).tolist()
         found = {name: dict(zip(classes, row, strict=True)) for name, row in zip(names, probabilities, strict=True)}
         if self.json:
@@ -332,6 +344,8 @@ class Data:
 
     name: tyro.conf.Positional[str | None] = None  # digits, cifar10, or a folder with train/<class>/*, test/<class>/*.
     image_size: int = 32  # Pixels along each side to which the images are resized.
+    split: float | None = None  # Of a folder without test/, the share of each class to test with, such as 0.2.
+    channels: Literal[1, 3] = 3  # 1 makes the images grey.
 
     def run(self) -> None:
         from c2f.training.data import available
@@ -340,7 +354,8 @@ class Data:
             count = f"{found.images:,} images, " if found.images else ""
             print(f"  {found.name:<12}  {'here' if found.present else 'absent':<6}  {count}{found.where}")
         if self.name is not None:
-            for key, value in c2f.load_dataset(self.name, image_size=self.image_size).provenance.items():
+            asked = {"image_size": self.image_size, "split": self.split, "channels": self.channels}
+            for key, value in c2f.load_dataset(self.name, **asked).provenance.items():
                 print(f"{key:<12}{', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 

@@ -104,6 +104,8 @@ def training_command(run: Run) -> str:
             words += ["--set", f"{field}={text}"]
     if image_size(run) != (32, 32):
         words += ["--image-size", str(image_size(run)[0])]
+    for asked in ("split", "channels"):
+        words += [f"--{asked}", str(run.recipe["data"][asked])] if asked in run.recipe["data"] else []
     return shlex.join([*words, "--out", f"runs/{run.path.resolve().name}"])
 
 
@@ -139,7 +141,7 @@ def compare(runs: Sequence[Run], conditions: Conditions | None = None) -> str:
         raise ValueError(f"these runs saw images of different sizes ({[size, *others]}); compare those of one size.")
     with torch.device("cpu" if conditions else "meta"):  # to count, shapes without numbers are enough
         models = [run.build_model() for run in runs]
-    costs = [multiply_adds(model, size) for model in models]
+    costs = [multiply_adds(m, size, run.recipe["data"].get("channels", 3)) for m, run in zip(models, runs, strict=True)]
     notes = [
         "Multiply-adds are those of one image's forward pass as the layers are defined, padding included; "
         "useful are those that touch the image. Accuracy is the last epoch's, over all test images."

@@ -58,7 +58,7 @@ def test_c2f_knows_nothing_of_the_course() -> None:
 
 
 def test_the_rooms_stay_small() -> None:
-    assert lines(C2F) <= 7_470
-    assert lines(C2F / "models", C2F / "training", C2F / "maps") <= 4_045
+    assert lines(C2F) <= 7_730
+    assert lines(C2F / "models", C2F / "training", C2F / "maps") <= 4_295
     assert lines(COURSE) <= 10_625
     assert len((C2F / "models" / "conv2former.py").read_text(encoding="utf-8").splitlines()) < 330

@@ -163,7 +163,8 @@ def _prepared(
     model.to(conditions.device, memory_format=layout)
     if conditions.accelerate:
         accelerate(model)
-    x = torch.randn(conditions.batch_size, 3, *size, device=conditions.device)
+    channels = getattr(getattr(model, "config", None), "in_channels", 3)
+    x = torch.randn(conditions.batch_size, channels, *size, device=conditions.device)
     # Compiled for one shape: left to itself, torch.compile takes the layouts of other contenders for changing shapes.
     forward = torch.compile(model, dynamic=False) if conditions.compile else model
     if conditions.compile:  # PyTorch keeps 8 compiled versions of one class's forward, and runs any further one eagerly

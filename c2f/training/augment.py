@@ -26,9 +26,9 @@ from c2f.training.recipes import Recipe
 
 
 def normalize(images: Tensor) -> Tensor:
-    """The input of a model: per channel, less ImageNet's mean, by its standard deviation.
+    """The input of a model: per channel, less ImageNet's mean, by its standard deviation; for grey, their average.
 
-    Shape: uint8, or float in [0, 1], (N, 3, H, W) -> float32 (N, 3, H, W).
+    Shape: uint8, or float in [0, 1], (N, 3, H, W) or (N, 1, H, W) -> float32 of the same shape.
     """
     mean, std = _per_channel(images)
     images = images / 255 if images.dtype == torch.uint8 else images.float()
@@ -43,7 +43,7 @@ def denormalize(x: Tensor) -> Tensor:
 
 def _per_channel(like: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=like.device)[:, :, None, None]
-    return mean, std
+    return (mean, std) if like.shape[-3] == 3 else (mean.mean(0, keepdim=True), std.mean(0, keepdim=True))
 
 
 class Augment:

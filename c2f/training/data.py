@@ -4,8 +4,8 @@
     load_dataset("cifar10")           from data/, else downloaded
     load_dataset("path/to/folder")    train/<class>/* and test/<class>/*, any size, grey or colour
 
-Each gives one frozen `Dataset`: all images in memory as uint8 (N, 3, H, W), labels, class names, and where they
-came from. What is slow to decode is decoded once and kept in the data folder's cache/.
+Each gives one frozen `Dataset`: all images in memory as uint8 (N, 3, H, W), or grey (N, 1, H, W), labels, class
+names, and where they came from. What is slow to decode is decoded once and kept in the data folder's cache/.
 """
 
 from dataclasses import replace
@@ -18,26 +18,43 @@ from PIL import Image
 
 from c2f.files import data_folder
 from c2f.training.sources import cifar10, image_folder
-from c2f.training.sources.dataset import DataError, Dataset, Split, cache_file, describe, digest
+from c2f.training.sources.dataset import DataError, Dataset, Split, cache_file, describe, digest, to_grey
 
 __all__ = ["Available", "DataError", "Dataset", "Split", "available", "describe", "digest", "load_dataset"]
 
 
 def load_dataset(
-    name_or_path: str | Path = "digits", *, root: Path | None = None, image_size: int = 32, progress: bool = True
-) -> Dataset:
+    name_or_path: str | Path = "digits", *, root: Path | None = None, image_size: int = 32, progress: bool = True,
+    split: float | None = None, channels: int = 3,
+) -> Dataset:  # fmt: skip
     """Load a data set by its name or its place.
 
     `name_or_path`: "digits"; "cifar10"; an image folder, by its path or by its name in `root`; or your own copy of
     CIFAR-10's archive. `root`: where to look and to keep things; by default `data_folder()`. `image_size`: images are
     resized to this many pixels a side (short side first, then the centre). Memory: N x 3 x image_size^2 bytes.
+    `split`: for an image folder without test/, the share of each class that is kept for testing, in the order of names.
+    `channels`: 3, or 1 for grey. `progress`: a bar, and a sentence on the files that were left out.
 
     Raises DataError, a ValueError, in one sentence: an unknown name, a folder that is not laid out so, a file that
     cannot be read, no network where one is needed. Nothing falls back to another data set.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
         raise DataError(f"image_size is {image_size!r}: give a whole number of pixels, such as 32")
-    root, path = _root(root), Path(name_or_path).expanduser()
+    if channels not in (1, 3):
+        raise DataError(f"channels is {channels!r}: use 3 for colour or 1 for grey")
+    found = _load(name_or_path, _root(root), image_size, progress, split)
+    if channels == 3:
+        return found
+    train, test = (Split(to_grey(part.images), part.labels) for part in (found.train, found.test))
+    asked = {"split": split} if split else {}
+    grey = describe(found.name, train, test, found.classes, found.provenance["source"], **asked, channels=1)
+    return replace(grey, path=found.path)
+
+
+def _load(name_or_path: str | Path, root: Path, image_size: int, progress: bool, split: float | None) -> Dataset:
+    path = Path(name_or_path).expanduser()
+    if split is not None and name_or_path in ("digits", "cifar10"):
+        raise DataError(f"{name_or_path} has test images of its own: leave --split out")
     if name_or_path == "digits":
         return _load_digits(image_size)
     if name_or_path == "cifar10":
@@ -52,7 +69,7 @@ def load_dataset(
     if copy := cifar10.find(path):
         found = cifar10.load(root, image_size, progress, copy)
     else:
-        found = image_folder.load(path, root, image_size, progress)
+        found = image_folder.load(path, root, image_size, progress, split)
     return replace(found, path=str(path.resolve()))
 
 
@@ -64,7 +81,8 @@ def load_data_of(trained_on: dict[str, Any], image_size: int, progress: bool = T
     place = trained_on.get("path") or trained_on["name"]
     if trained_on.get("path") and not Path(place).exists():
         raise DataError(f"the run's images were in {place}, where nothing is now: name their place with --data")
-    data = load_dataset(place, image_size=image_size, progress=progress)
+    asked = {key: trained_on[key] for key in ("split", "channels") if key in trained_on}
+    data = load_dataset(place, image_size=image_size, progress=progress, **asked)
     if data.provenance["sha256"] != trained_on["sha256"]:
         raise DataError(
             f"the images in {place} are not those of the run any more (another digest): put them back, or name other "
@@ -91,8 +109,7 @@ def available(root: Path | None = None) -> list[Available]:
         cifar = Available("cifar10", True, str(place), cifar10.COUNT)
     found = [Available("digits", True, "inside scikit-learn", 1797), cifar]
     for folder in image_folder.find_all(root):
-        count = sum(len(image_folder.walk(folder / split)) for split in ("train", "test"))
-        found.append(Available(folder.name, True, str(folder), count))
+        found.append(Available(folder.name, True, str(folder), image_folder.count(folder)))
     return found
 
 

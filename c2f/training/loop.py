@@ -10,7 +10,7 @@ Shapes: B images of a batch, C channels, H x W pixels, K classes.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +144,17 @@ def train(
         say = tqdm.write if progress and rank == 0 else lambda _: None
 
         # 1. What learns, from what, and how.
+        if recipe.batch_size > (count := len(data.train)):
+            fitted = max(1, count // world) * world
+            say(f"a batch of {recipe.batch_size} is more than the {count} images of {data.name}: a step is on {fitted}")
+            recipe = replace(recipe, batch_size=fitted)
         images, labels = data.train.images.to(device), data.train.labels.to(device)
         small_size = reduced_size(data.image_size, recipe.small_scale, model)
         _check_fit(model, data, recipe, world, device, small_size)
         set_drop_path(model, recipe.drop_path)
         augment = Augment(recipe, data.image_size, len(data.classes))
-        criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        weight = class_weights(labels, len(data.classes)) if recipe.class_weights else None
+        criterion = nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
         optimizers = make_optimizers(model, recipe)
         precision = choose_precision(recipe.precision, device)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")  # small gradients are 0 in fp16
@@ -181,6 +186,9 @@ def train(
             precision, state.step, totals, spent = (saved[key] for key in ("precision", "step", "totals", "spent"))
             state.history.records = [EpochRecord(**record) for record in saved["history"]]
             say(f"resuming {out} after step {state.step:,} of {state.steps:,}")
+            if run and state.step == len(state.history) * steps_per_epoch > 0 and run.is_damaged():
+                run.write_epoch(state.history, evaluated, precision=precision, hardware=describe_hardware(device))
+                say(f"history.csv, summary.json and the last epoch's weights in {out} are written again")
 
         def read(stop: bool) -> bool:
             """Wait for the steps that are not read yet; raises where a loss is not finite. Is training to stop?"""
@@ -218,7 +226,8 @@ def train(
         bar = tqdm(total=state.steps, initial=state.step, unit="step", disable=not progress or rank > 0)
         for epoch in range(len(state.history), recipe.epochs):
             state.epoch = epoch
-            order = epoch_order(len(images), recipe, epoch, steps_per_epoch)[:, rank::world].to(device)
+            order = epoch_order(len(images), recipe, epoch, steps_per_epoch, data.train.labels)
+            order = order[:, rank::world].to(device)
             forward.train()
             for module in frozen:  # such as a BatchNorm whose statistics are to stay
                 module.training = False
@@ -400,10 +409,25 @@ def check_weights(model: nn.Module, state: TrainingState) -> None:
         raise TrainingError(f"the weights are not finite {where}, though the loss was, {TOO_FAST}")
 
 
-def epoch_order(count: int, recipe: Recipe, epoch: int, steps: int) -> Tensor:
-    """Which images each step of an epoch sees: indices (steps, batch_size), the same for every process."""
+def epoch_order(count: int, recipe: Recipe, epoch: int, steps: int, labels: Tensor | None = None) -> Tensor:
+    """Which images each step of an epoch sees: indices (steps, batch_size), the same for every process.
+
+    With `recipe.balanced`, whose classes are in `labels` (count,), an image may come several times, or not at all.
+    """
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator)[: steps * recipe.batch_size].view(steps, recipe.batch_size)
+    shuffled, total = torch.randperm(count, generator=generator), steps * recipe.batch_size
+    if recipe.balanced:
+        classes = labels.cpu()[shuffled].unique(return_inverse=True)[1]
+        each = -(-total // (int(classes.max()) + 1))  # of each class; what is too much is cut off after shuffling
+        chosen = [shuffled[classes == label].repeat(-(-each // n))[:each] for label, n in enumerate(classes.bincount())]
+        shuffled = torch.cat(chosen)[torch.randperm(len(chosen) * each, generator=generator)]
+    return shuffled[:total].view(steps, recipe.batch_size)
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Inversely proportional to how often each class occurs, 1 on average over the images. Shape: (N,) -> (K,)."""
+    counts = labels.bincount(minlength=classes)
+    return len(labels) / counts.clamp(min=1) / (counts > 0).sum()
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -465,10 +489,7 @@ def _check_fit(
         )
     batch, count = recipe.batch_size, len(data.train)
     if batch > count:
-        raise TrainingError(
-            f"a batch of {batch} is more than the {count} training images of {data.name}; set batch_size to at most "
-            f"{count}."
-        )
+        raise TrainingError(f"{data.name} has {count} training images for {world} processes; add some.")
     if batch % world:
         raise TrainingError(f"a batch of {batch} cannot be shared evenly by {world} processes; use a multiple.")
     image = normalize(data.test.images[:1].to(device))

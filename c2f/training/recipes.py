@@ -21,7 +21,12 @@ class Recipe:
     epochs: int
     """Passes over the training images."""
     batch_size: int = 128
-    """Images of one step, over all processes together; a last incomplete batch of an epoch is left out."""
+    """Images of one step, over all processes together; a last incomplete batch of an epoch is left out. Where there are
+    fewer images, all of them make a batch."""
+    balanced: bool = False
+    """Draw each class equally often, however many images it has: those of a small one several times per epoch."""
+    class_weights: bool = False
+    """Weigh each image's loss by the inverse frequency of its class (1 on average); the test loss is not weighted."""
 
     optimizer: Optimizer = "adamw"
     """adam adds the L2 penalty to the gradient; adamw shrinks the weights themselves, and only matrices and kernels;
@@ -107,6 +112,8 @@ class Recipe:
         check("rand_augment", lambda x: 0 <= x <= 10, "use 1 to 10, or 0 for off")
         for name, kind in {"optimizer": Optimizer, "schedule": Schedule, "crop": Crop, "precision": Precision}.items():
             check(name, get_args(kind).__contains__, f"use {' or '.join(get_args(kind))}")
+        if self.balanced and self.class_weights:
+            raise ValueError("recipe: balanced and class_weights each make up for rare classes; use one of them.")
         if self.warmup_epochs >= self.epochs:
             warmup = f"recipe: a warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs}"
             raise ValueError(f"{warmup}; shorten it or train longer.")

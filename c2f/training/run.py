@@ -4,7 +4,7 @@ A run is a folder:
 
     recipe.json         what was trained: model, data, recipe
     history.csv         one row per epoch
-    summary.json        the figures of the last epoch, with hardware and versions
+    summary.json        the figures of the last epoch, with hardware and versions; the JSON files carry a digest
     last.ckpt           everything that resuming needs; previous.ckpt the one before, should this one be damaged
     best.safetensors    the weights at the best test accuracy, final.safetensors those of the last epoch
 """
@@ -19,7 +19,7 @@ import pickle
 import statistics
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,10 @@ class History:
 
     @classmethod
     def from_csv(cls, path: Path) -> "History":
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        text = path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("history.csv is cut off")
+        rows = csv.DictReader(text.splitlines())
         return cls([EpochRecord(int(row.pop("epoch")), **{name: float(row[name]) for name in row}) for row in rows])
 
 
@@ -243,19 +246,41 @@ def load_run(path: Path | str) -> Run:
     """Read a run's folder. Raises CheckpointError where it is not one or was cut off before it began."""
     path = Path(path)
     summary, history = path / "summary.json", path / "history.csv"
+    recipe = _read_recipe(path)
+    remedy = "the `c2f train` command that made the run writes it again"
+    told = _read_json(summary, ("hardware", "versions"), remedy) if summary.exists() else {}
     try:
-        return Run(
-            path,
-            json.loads((path / "recipe.json").read_text(encoding="utf-8")),
-            json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {},
-            History.from_csv(history) if history.exists() else History(),
-        )
+        records = History.from_csv(history) if history.exists() else History()
+        if len(records) < told.get("epochs", 0):
+            raise ValueError(f"history.csv has {len(records)} of {told['epochs']} epochs")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{history} is damaged ({error}); {remedy}.") from None
+    return Run(path, recipe, told, records)
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    return _read_json(path / "recipe.json", ("model", "overrides", "data", "recipe"), "train into a new folder")
+
+
+def _read_json(path: Path, keys: tuple[str, ...], remedy: str) -> dict[str, Any]:
+    """A JSON object that has these keys. Raises CheckpointError for anything else, and says what would do."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if missing := [key for key in keys if key not in dict(value)]:
+            raise ValueError(f"it has no {missing[0]}")
+        if value.pop("digest", None) not in (None, _json_digest(value)):  # older runs have none
+            raise ValueError("its checksum does not match its content")
+        return value
     except FileNotFoundError:
         raise CheckpointError(
-            f"{path} is not the folder of a run: it has no recipe.json; name what --out named."
+            f"{path.parent} is not the folder of a run: it has no {path.name}; name what --out named."
         ) from None
-    except (KeyError, TypeError, ValueError) as error:  # json.JSONDecodeError is a ValueError
-        raise CheckpointError(f"{path} is damaged ({error}); train it again.") from None
+    except (TypeError, ValueError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        raise CheckpointError(f"{path} is damaged ({error}); {remedy}.") from None
+
+
+def _json_digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 # ---- The folder, written
@@ -270,16 +295,56 @@ class RunFolder:
 
     def resume(self) -> dict[str, Any] | None:
         """The state to resume from, or None for a new run. Raises CheckpointError for a folder of something else."""
-        recipe, checkpoint = self.path / "recipe.json", self.path / "last.ckpt"
+        recipe = self.path / "recipe.json"
         if not recipe.exists():
             if names := [file.name for file in self.path.iterdir() if not file.name.startswith(".")]:
                 raise CheckpointError(f"{self.path} is in use, not by a run (it holds {names[0]}); name a new folder.")
-        elif differences := _differences(json.loads(recipe.read_text(encoding="utf-8")), self.described):
-            changes = "; ".join(differences[:3])
-            raise CheckpointError(
-                f"{self.path} holds another run ({changes}); go on with it as it was, or name a new folder."
-            )
-        older = self.path / "previous.ckpt"
+            return self._load_state()
+        before = _read_recipe(self.path)
+        before["recipe"] = {**asdict(Recipe(epochs=1)), **before["recipe"]}  # fields that are newer than the run
+        old, new = before["recipe"]["epochs"], self.described["recipe"]["epochs"]
+        if differences := _differences(before, self.described):
+            longer = len(differences) == 1 and new > old
+            state = self._load_state() if longer else None
+            if state is None or len(state["history"]) < old:
+                changes = "; ".join(differences[:3])
+                first = ", then for more epochs" if longer else ""
+                raise CheckpointError(
+                    f"{self.path} holds another run ({changes}); go on with it as it was{first}, or name a new folder."
+                )
+            self._extend(old)
+            return state
+        return self._load_state()
+
+    def _extend(self, epochs: int) -> None:
+        """Let a run that was finished after `epochs` go on; its final weights get a name of their own."""
+        recipe = Recipe(**self.described["recipe"])
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.path / "final.safetensors", self.path / f"final-{epochs}.safetensors")
+        self._write("recipe.json", self.described)
+        ended = replace(recipe, epochs=epochs).learning_rate(epochs * 1000 - 1, 1000)  # as if of 1000 steps per epoch
+        tqdm.write(
+            f"{self.path} was finished after {epochs} epochs (its weights are now in final-{epochs}.safetensors): the "
+            f"learning rate had reached the end of its schedule, {ended:.2g}, and begins again at "
+            f"{recipe.learning_rate(epochs * 1000, 1000):.2g}, as a schedule of {recipe.epochs} epochs prescribes"
+        )
+
+    def is_damaged(self) -> bool:
+        """Whether the history, the summary or the final weights are missing or damaged."""
+        try:
+            run = load_run(self.path)
+            if run.summary["complete"]:
+                load_weights(self.path / "final.safetensors")
+            return run.summary["epochs"] != len(run.history)
+        except (CheckpointError, KeyError):
+            return True
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        write_json(self.path / name, {**value, "digest": _json_digest(value)})
+
+    def _load_state(self) -> dict[str, Any] | None:
+        """The state in last.ckpt or, should that be damaged, in previous.ckpt; None where there is neither."""
+        checkpoint, older = self.path / "last.ckpt", self.path / "previous.ckpt"
         if not (checkpoint.exists() or older.exists()):
             return None
         try:
@@ -294,7 +359,7 @@ class RunFolder:
     def save(self, **state: Any) -> None:
         """Write last.ckpt, and recipe.json where it is not there yet; the one before stays as previous.ckpt."""
         if not (self.path / "recipe.json").exists():
-            write_json(self.path / "recipe.json", self.described)
+            self._write("recipe.json", self.described)
         last = self.path / "last.ckpt"
         if last.exists():
             os.replace(last, self.path / "previous.ckpt")
@@ -318,7 +383,7 @@ class RunFolder:
             "images_per_second": round(statistics.median(r.images_per_second for r in history.records), 1),
             **about, "versions": describe_versions(), "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
-        write_json(self.path / "summary.json", summary)
+        self._write("summary.json", summary)
 
 
 @contextlib.contextmanager

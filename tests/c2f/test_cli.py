@@ -166,6 +166,23 @@ def test_predict_takes_files_and_folders_without_labels(own_images, tmp_path, ca
     assert "cannot be read (" in fails(capsys, "predict", str(run), str(tmp_path / "text.png"))
 
 
+def test_how_images_were_loaded_is_kept_with_the_run(own_images, tmp_path, capsys):
+    pics, run = own_images[0] / "train", tmp_path / "run"
+    settings = ["--epochs", "1", "--batch-size", "4", "--warmup-epochs", "0", "--no-channels-last", *TINY]
+    command = ["train", "--data", str(pics), "--split", "0.25", "--channels", "1", *settings, "--out", str(run)]
+    assert cli.main(command) == 0
+    assert load_run(run).recipe["data"]["split"] == 0.25
+    assert load_run(run).recipe["overrides"]["in_channels"] == 1
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run)]) == 0
+    assert "on the 4 test images of train" in capsys.readouterr().out
+    assert cli.main(["predict", str(run), str(pics / "dark")]) == 0
+    figure = str(tmp_path / "figure.png")
+    assert cli.main(["compare", str(run), "--rounds", "1", "--batch-size", "2", "--figure", figure]) == 0
+    assert cli.main(["evaluate", str(run), "--data", str(own_images[0])]) == 0
+    assert "swin_t has no in_channels" in fails(capsys, *command, "--model", "swin_t")
+
+
 # ---- Train, resume, evaluate
 
 

@@ -27,15 +27,17 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and their labels. `images`: (N, 3, H, W) uint8; `labels`: (N,) int64."""
+    """Images and their labels. `images`: (N, 3, H, W) uint8, or grey (N, 1, H, W); `labels`: (N,) int64."""
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise DataError(f"images are {images.dtype} {tuple(images.shape)}: make them torch.uint8 (N, 3, H, W)")
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise DataError(
+                f"images are {images.dtype} {tuple(images.shape)}: make them torch.uint8 (N, 3, H, W) or (N, 1, H, W)"
+            )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise DataError(
                 f"labels are {labels.dtype} {tuple(labels.shape)}: make them torch.int64 ({len(images)},), one an image"
@@ -82,13 +84,21 @@ def digest(train: Split, test: Split) -> str:
     return sha.hexdigest()
 
 
-def describe(name: str, train: Split, test: Split, classes: tuple[str, ...], source: str) -> Dataset:
-    """A data set with its provenance written out; `source` is one sentence on what the images are."""
+def describe(name: str, train: Split, test: Split, classes: tuple[str, ...], source: str, **asked: float) -> Dataset:
+    """A data set with its provenance written out: `source`, a sentence on what the images are, and what was `asked`."""
     provenance = {
         "name": name, "source": source, "train": len(train), "test": len(test),
         "image_size": list(train.images.shape[2:]), "classes": list(classes), "sha256": digest(train, test),
+        **asked,
     }  # fmt: skip
     return Dataset(name, train, test, classes, provenance)
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """Luma as Pillow computes it; grey images keep their bits. Shape: uint8 (N, 3, H, W) -> uint8 (N, 1, H, W)."""
+    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]  # ITU-R 601-2, of 65536
+    some = ((part.int() * weights).sum(1, keepdim=True) for part in images.split(1024))
+    return torch.cat([((luma + 0x8000) >> 16).to(torch.uint8) for luma in some])
 
 
 def cache_file(root: Path, name: str, image_size: int) -> Path:

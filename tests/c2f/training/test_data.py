@@ -114,7 +114,7 @@ def test_the_digest_sees_pixels_and_labels():
     ("make", "sentence"),
     [
         (lambda: Split(torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)), "make them torch.uint8"),
-        (lambda: Split(split().images[:, :1], split().labels), "make them torch.uint8"),
+        (lambda: Split(split().images[:, :2], split().labels), "make them torch.uint8"),
         (lambda: Split(split().images, split().labels[:1]), r"make them torch.int64 \(4,\)"),
         (lambda: Split(split().images, split().labels.int()), "make them torch.int64"),
         (lambda: Dataset("x", split(), split(), ("a",), {}), "labels do not fit 1 classes: use 0 to 0"),

@@ -27,6 +27,7 @@ from c2f.training.loop import (
     Callback,
     History,
     TrainingError,
+    class_weights,
     epoch_order,
     evaluate,
     make_optimizers,
@@ -262,6 +263,89 @@ def test_a_finished_run_is_not_trained_again(undisturbed, digits):
     assert steps == []
     assert losses(history) == losses(undisturbed[2])
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), undisturbed[1].parameters(), strict=True))
+
+
+def test_a_finished_run_can_be_extended(digits, tmp_path, capsys):
+    recipe = replace(RECIPE, epochs=2)
+    run(digits, tmp_path, recipe=recipe, callbacks=[At(press_ctrl_c, step=7)])
+    with pytest.raises(CheckpointError, match="epochs was 2 and is 3 now.; go on with it as it was, then for more"):
+        run(digits, tmp_path, recipe=RECIPE)
+    _, before = run(digits, tmp_path, recipe=recipe)
+    capsys.readouterr()
+    run(digits, tmp_path, callbacks=[At(press_ctrl_c, step=12)])
+    assert "reached the end of its schedule, 3.3e-09, and begins again at 0.0" in capsys.readouterr().out
+    assert not load_run(tmp_path).summary["complete"]
+    assert not (tmp_path / "final.safetensors").exists()
+    _, history = run(digits, tmp_path)
+    assert losses(history)[:2] == losses(before)
+    assert history[-1].epoch == 3 and load_run(tmp_path).summary["complete"]
+    assert (tmp_path / "final-2.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["history.csv", "summary.json", "final.safetensors"])
+def test_what_is_damaged_in_a_finished_run_is_written_again(name, undisturbed, digits, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes((undisturbed[0] / name).read_bytes()[:-9])
+    run(digits, tmp_path / "run")
+    assert_same_bits(tmp_path / "run", undisturbed)
+
+
+def test_a_batch_larger_than_the_data_is_made_to_fit_and_said(digits, tmp_path, capsys):
+    recipe, out = replace(RECIPE, batch_size=1000, epochs=2), tmp_path / "run"
+    train(tiny(), digits, recipe, out=out, device="cpu", callbacks=[At(press_ctrl_c, step=1)])
+    assert "a batch of 1000 is more than the 160 images of digits: a step is on 160" in capsys.readouterr().out
+    _, resumed = run(digits, out, recipe=recipe)
+    _, fitting = run(digits, recipe=replace(recipe, batch_size=160))
+    assert losses(resumed) == losses(fitting)
+    assert load_run(out).recipe["recipe"]["batch_size"] == 1000
+
+
+def unbalanced(digits: Dataset) -> Dataset:
+    """Ones and sevens, of which there are ten times as many; as many of each to test."""
+    splits = {}
+    for name, count in (("train", 12), ("test", 30)):
+        split = getattr(digits, name)
+        ones, sevens = (torch.nonzero(split.labels == label).flatten() for label in (1, 7))
+        chosen = torch.cat([ones[:count], sevens[: 120 if name == "train" else 30]])
+        splits[name] = Split(split.images[chosen], (split.labels[chosen] == 7).long())
+    return replace(digits, classes=("one", "seven"), **splits)
+
+
+@pytest.mark.parametrize("change", [{"balanced": True}, {"class_weights": True}, {"balanced": True, "cutmix": 0.3}])
+def test_a_rare_class_is_learned(change):
+    data = unbalanced(load_dataset("digits", image_size=16))
+    recipe = Recipe(epochs=3, batch_size=32, lr=3e-3, label_smoothing=0.0)
+    found = []
+    for one in (recipe, replace(recipe, **change)):
+        model, _ = run(data, recipe=one, model=tiny(num_classes=2), accelerate=False)
+        right = evaluate(model, data.test, device="cpu").predictions == data.test.labels
+        found.append(right[data.test.labels == 0].float().mean().item())
+    assert found[1] > max(0.8, found[0])
+
+
+def test_a_balanced_epoch_shows_each_class_equally_often():
+    labels = torch.tensor([0] * 3 + [2] * 40 + [5] * 17)
+    recipe = Recipe(epochs=2, batch_size=7, balanced=True)
+    order = epoch_order(60, recipe, 1, 8, labels)
+    assert torch.equal(order, epoch_order(60, recipe, 1, 8, labels))
+    assert not torch.equal(order, epoch_order(60, recipe, 0, 8, labels))
+    counts = labels[order].flatten().bincount()
+    assert counts.sum() == 56 and counts[[0, 2, 5]].min() >= 17 and counts[[0, 2, 5]].max() <= 19
+    assert labels.bincount()[2] >= order[labels[order] == 2].unique().numel() >= 17  # none of a large class twice
+
+
+def test_class_weights_are_one_on_average():
+    labels = torch.tensor([0, 0, 0, 2])
+    weights = class_weights(labels, 3)
+    assert weights[[0, 2]].tolist() == pytest.approx([2 / 3, 2])
+    assert weights[labels].mean() == 1
+
+
+def test_grey_images_train_a_model_for_grey_images(tmp_path):
+    data = small(load_dataset("digits", image_size=16, channels=1))
+    recipe = replace(RECIPE, epochs=1, rand_augment=5)
+    run(data, tmp_path, recipe=recipe, model=tiny(in_channels=1))
+    assert evaluate(load_run(tmp_path).load_model(), data.test).accuracy == load_run(tmp_path).summary["test_accuracy"]
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(digits, tmp_path):
@@ -555,8 +639,6 @@ def test_every_rival_trains_in_the_same_loop(name):
 
 
 def test_what_does_not_fit_is_said_before_anything_is_written(digits, tmp_path):
-    with pytest.raises(TrainingError, match="batch of 1000 is more than the 160 training images of digits"):
-        run(digits, tmp_path / "a", recipe=replace(RECIPE, batch_size=1000))
     with pytest.raises(TrainingError, match="answers with 3 classes and digits has 10; .* num_classes=10"):
         run(digits, tmp_path / "b", model=tiny(num_classes=3))
     with pytest.raises(ValueError, match="16×16|multiples of 32"):

@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import json
 import os
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import save
 
 import c2f
 from c2f.files import load_tensors, write_atomically
+from c2f.training.recipes import Recipe
 from c2f.training.run import (
     DIGEST_BYTES,
     MAGIC,
@@ -128,14 +131,29 @@ def test_a_folder_that_is_no_run_says_so(tmp_path):
         load_run(tmp_path)
 
 
-def test_a_damaged_run_says_so(tmp_path):
-    (tmp_path / "recipe.json").write_text('{"model": ')
-    with pytest.raises(CheckpointError, match="is damaged"):
+RUN = {"model": "conv2former_n", "overrides": {}, "data": {}, "recipe": asdict(Recipe(epochs=1))}
+
+
+@pytest.mark.parametrize("content", [b'{"model": ', b"null", b"{}", b"[]", b'"a"', b"\xff\x00", b""])
+@pytest.mark.parametrize("name", ["recipe.json", "summary.json", "history.csv"])
+def test_a_damaged_run_says_so(tmp_path, name, content):
+    (tmp_path / "recipe.json").write_text(json.dumps(RUN))
+    (tmp_path / name).write_bytes(content)
+    what = "train into a new folder" if name == "recipe.json" else "the `c2f train` command .* writes it again"
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged \(.*\); {what}"):
         load_run(tmp_path)
+    if name == "recipe.json":
+        with pytest.raises(CheckpointError, match="is damaged"):
+            RunFolder(tmp_path, RUN).resume()
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    (tmp_path / "recipe.json").write_text(json.dumps({**RUN, "recipe": {"epochs": 1}}))
+    assert RunFolder(tmp_path, RUN).resume() is None
 
 
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(checkpoint, capsys):
-    folder = RunFolder(checkpoint.parent, {"model": "any"})
+    folder = RunFolder(checkpoint.parent, RUN)
     for step in (8, 9):
         folder.save(step=step)
     assert folder.resume()["step"] == 9

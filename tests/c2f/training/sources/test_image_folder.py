@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def refuse(sentence: str, load) -> None:
 
 def decoded(image: Image.Image, tmp_path: Path, name: str = "image.png", size: int = 32, **options) -> np.ndarray:
     image.save(tmp_path / name, **options)
-    return image_folder._decode(str(tmp_path / name), size)
+    return image_folder._decode(str(tmp_path / name), size)[0]
 
 
 def test_images_labels_and_names(load):
@@ -173,7 +174,7 @@ def test_any_size_and_mode_gives_the_asked_for_shape(tmp_path, width, height, mo
 # --- what is not an image ---------------------------------------------------------------------------------------------
 
 
-def test_hidden_and_other_files_are_left_out(load, folder):
+def test_every_file_is_used_or_counted_and_nothing_but_files_is_opened(folder, root, capsys):
     cat = folder / "train" / "cat"
     (cat / "notes.txt").write_text("a cat")
     (cat / "Thumbs.db").write_bytes(b"x")
@@ -182,10 +183,101 @@ def test_hidden_and_other_files_are_left_out(load, folder):
     shutil.copy(cat / "0.png", cat / ".ipynb_checkpoints" / "0.png")
     (folder / "train" / ".cache").mkdir()
     (folder / "README.md").write_text("pets")
+    (folder / "val").mkdir()
+    (cat / "photo.HEIC").write_bytes(b"x")
+    (cat / "linked.png").symlink_to(cat / "0.png")  # used
+    picture(5).save(cat / "from_a_browser.jfif", format="jpeg")  # used
+    picture(5).save(folder / "train" / "stray.png")
     (cat / "gone.png").symlink_to(folder / "nowhere.png")
     (cat / "itself.png").symlink_to(cat / "itself.png")
+    (folder / "train" / "parent").symlink_to(folder)
     os.mkfifo(cat / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listening:
+        place = os.getcwd()
+        os.chdir(cat)  # the path of a socket has 107 bytes at most
+        listening.bind("socket.png")
+        os.chdir(place)
+        assert len(load_dataset(folder, root=root).train) == 8
+    said = " ".join(capsys.readouterr().out.split())
+    assert "pets: 14 entries were left out: 2 beside train/ (README.md, val), 3 hidden (train/.cache, " in said
+    for part in (
+        "1 as a link to a folder (train/parent)", "1 directly in train/ (train/stray.png)",
+        "3 of a kind that is not read (.db, .heic, .txt)", "2 as a link that leads to no file",
+        "2 as a pipe, socket or device (train/cat/pipe.png, train/cat/socket.png)",
+    ):  # fmt: skip
+        assert part in said, said
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "VAL"), ("train", "valid"), ("TRAIN", "Validation")])
+def test_the_splits_may_have_other_names(load, folder, train, test):
+    expected = load().provenance
+    (folder / "train").rename(folder / train)
+    (folder / "test").rename(folder / test)
+    assert load().provenance == expected
+    assert [place.name for place in image_folder.find_all(folder.parent)] == ["pets"]
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_share_of_each_class_is_kept_for_testing(folder, root, below):
+    for name in ("cat", "dog"):
+        picture(50).save(folder / "train" / name / "9.png")
+    shutil.rmtree(folder / "test")
+    place = folder if below else folder / "train"
+    refuse("or divide the images that are here with --split 0.2", lambda: load_dataset(place, root=root))
+    refuse("use a share between 0 and 1", lambda: load_dataset(place, root=root, split=1.5))
+    data = load_dataset(place, root=root, progress=False, split=0.25)
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 0, 0, 1, 1, 1], [0, 1])
+    assert data.provenance["split"] == 0.25
+    assert np.array_equal(data.test.images[0].numpy(), np.asarray(picture(50)).transpose(2, 0, 1))
+    assert load_dataset(place, root=root, progress=False, split=0.5).provenance["test"] == 4
+    for i in ("1", "2", "9"):
+        (folder / "train" / "dog" / f"{i}.png").unlink()
+    refuse("dog holds one image, which cannot be divided", lambda: load_dataset(place, root=root, split=0.5))
+
+
+def test_a_share_is_refused_where_there_are_test_images(folder, root):
+    refuse("pets has test/ for testing: leave --split out", lambda: load_dataset(folder, root=root, split=0.2))
+    refuse("digits has test images of its own", lambda: load_dataset("digits", split=0.2))
+
+
+def test_grey_images_have_one_channel(folder, root):
+    grey = load_dataset(folder, root=root, channels=1, progress=False)
+    assert grey.train.images.shape == (6, 1, 32, 32)
+    assert grey.provenance["channels"] == 1
+    assert np.array_equal(grey.train.images[0, 0].numpy(), np.asarray(picture(3).convert("L")))
+    refuse("use 3 for colour or 1 for grey", lambda: load_dataset(folder, root=root, channels=4))
+
+
+def test_one_class_is_said_to_say_nothing(folder, root, capsys):
+    for split in ("train", "test"):
+        shutil.rmtree(folder / split / "dog")
+    load_dataset(folder, root=root)
+    assert "has one class, cat: every answer is right, so its accuracy says nothing" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes are POSIX's")
+def test_names_that_are_not_utf_8(folder, root, load):
+    cat = os.fsencode(folder / "train" / "cat")
+    os.rename(os.path.join(cat, b"0.png"), os.path.join(cat, b"caf\xe9.png"))
     assert len(load().train) == 6
+    names, _ = image_folder.load_images([folder / "train" / "cat"], 8)
+    assert names[-1].endswith("caf\\xe9.png")
+    for split in ("train", "test"):
+        parent = os.fsencode(folder / split)
+        os.rename(os.path.join(parent, b"cat"), os.path.join(parent, b"ch\xe2t"))
+    refuse(r"the name ch.xe2t is not UTF-8: rename", load)
+
+
+def test_a_huge_image_is_refused_by_its_size(load, folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+    Image.new("L", (3000, 1000)).save(folder / "train" / "cat" / "huge.png")
+    refuse("train/cat/huge.png of more than 2 million pixels", load)
+
+
+def test_frames_that_are_not_used_are_said(load, folder, capsys):
+    picture(1).save(folder / "train" / "cat" / "a.gif", save_all=True, append_images=[picture(2)])
+    assert len(load().train) == 7
+    assert "of 1 files with several frames the first one is used (train/cat/a.gif)" in capsys.readouterr().err
 
 
 def test_folders_within_a_class_belong_to_it_and_endings_may_be_capitals(load, folder):
