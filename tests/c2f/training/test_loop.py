@@ -314,13 +314,13 @@ def unbalanced(digits: Dataset) -> Dataset:
 @pytest.mark.parametrize("change", [{"balanced": True}, {"class_weights": True}, {"balanced": True, "cutmix": 0.3}])
 def test_a_rare_class_is_learned(change):
     data = unbalanced(load_dataset("digits", image_size=16))
-    recipe = Recipe(epochs=3, batch_size=32, lr=3e-3, label_smoothing=0.0)
-    found = []
+    recipe = Recipe(epochs=10, batch_size=32, lr=5e-3, label_smoothing=0.0)
+    found = []  # the accuracy on the rare class, without and with the change
     for one in (recipe, replace(recipe, **change)):
         model, _ = run(data, recipe=one, model=tiny(num_classes=2), accelerate=False)
         right = evaluate(model, data.test, device="cpu").predictions == data.test.labels
         found.append(right[data.test.labels == 0].float().mean().item())
-    assert found[1] > max(0.8, found[0])
+    assert found[1] > found[0] + 0.3
 
 
 def test_a_balanced_epoch_shows_each_class_equally_often():
