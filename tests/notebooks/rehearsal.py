@@ -29,6 +29,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
+from c2f.bench import measure
 from c2f.picture import Picture
 from c2f.report import markdown_table
 from c2f.training import data, loop
@@ -94,6 +95,7 @@ def prepared() -> Iterator[None]:
         for owner, name, replacement in (
             (loop, "train", short(loop.train)),
             (data, "load_dataset", lambda *args, load=data.load_dataset, **kwargs: few(load(*args, **kwargs))),
+            (measure, "_prepared", on_two_images(measure._prepared)),
             (torch, "compile", lambda model, **options: model),
             (Picture, "png", lambda picture: b""),
             (Figure, "savefig", lambda figure, file, **options: None),
@@ -102,6 +104,11 @@ def prepared() -> Iterator[None]:
         for loop_by_hand in bug_hunt.LOOPS.values():
             stack.enter_context(mock.patch.object(loop_by_hand, "__defaults__", (bug_hunt.RATE, bug_hunt.EVERY)))
         yield
+
+
+def on_two_images(prepare: Callable[..., tuple]) -> Callable[..., tuple]:
+    """Steps that are timed run on two images."""
+    return lambda model, size, conditions: prepare(model, size, replace(conditions, batch_size=2))
 
 
 def short(train: Callable[..., History]) -> Callable[..., History]:
