@@ -163,6 +163,7 @@ def train(
         forward = DistributedDataParallel(model) if world > 1 else model
         # For each size by itself: with sizes left open, Inductor fails on norms like ours and torchvision's ConvNeXt's.
         if recipe.compile:  # the augmentation too, whose hundreds of small operators become a few kernels
+            augment(images[:1], labels[:1])  # its constants are on the device from now on: it is compiled once
             forward, augment = (torch.compile(f, dynamic=False) for f in (forward, augment.__call__))
 
         # 2. Where to begin: at the start, or where an earlier process stopped.
