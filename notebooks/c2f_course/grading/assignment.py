@@ -71,7 +71,7 @@ def question(
 
 def written(number: str, title: str, minutes: int, *, points: float) -> Question:
     """A question that is answered in words and graded by a person."""
-    return Question(number, title, "medium", minutes, lambda: "", points, by_a_person=True)
+    return Question(number, title, "medium", minutes, lambda: "", points=points, by_a_person=True)
 
 
 @dataclass(frozen=True)
