@@ -33,7 +33,7 @@ coverage: install ## run pytest and report the lines and branches of c2f/ that n
 rehearse: install ## run the kit as on CUDA and as on an Apple GPU, pretended, and write the counts (minutes)
 	$(PY) -m tests.notebooks.rehearsal --write
 
-faults: install ## break trainings and their files on purpose, and count how many survive (minutes; docs/faults.md)
+faults: install ## break trainings and their files on purpose; count what survives (minutes; docs/faults.md)
 	$(PY) tests/faults/campaign.py $(ARGS)
 
 notebooks: install ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/02*.ipynb picks)

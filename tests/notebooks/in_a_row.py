@@ -21,7 +21,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from c2f.picture import Picture
 from c2f.training import data
-from tests.notebooks.rehearsal import first_images
+from tests.notebooks.rehearsal import few
 
 NOTEBOOKS = [
     Path(__file__).parents[2] / "notebooks" / f"{name}.ipynb"
@@ -69,7 +69,7 @@ def main(folder: str, how: str) -> None:
     load = data.load_dataset
     os.chdir(folder)
     with (
-        mock.patch.object(data, "load_dataset", lambda *args, **options: first_images(load(*args, **options), IMAGES)),
+        mock.patch.object(data, "load_dataset", lambda *args, **options: few(load(*args, **options), IMAGES)),
         mock.patch.object(Picture, "png", lambda picture: b""),
     ):
         for path in NOTEBOOKS:
