@@ -186,6 +186,8 @@ class Predict(_OnDevice):
         from c2f.training.data import to_grey
         from c2f.training.sources.image_folder import load_images
 
+        if self.top < 1:
+            raise ValueError(f"--top is {self.top}; use at least 1.")
         run = c2f.report.load_finished(self.run_folder)
         classes, size = run.recipe["data"]["classes"], c2f.report.image_size(run)[0]
         names, images = load_images(self.images, size)

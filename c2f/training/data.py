@@ -120,7 +120,7 @@ def _root(root: Path | None) -> Path:
 def _load_digits(image_size: int) -> Dataset:
     """8x8 counts of ink from 0 to 16, here as grey images with three equal channels.
 
-    Every fifth image of each class is held out: no seed, the same share of every class, 1442 and 355 images.
+    Every fifth image of each class is a test image: no seed, the same share of every class, 1442 and 355 images.
     """
     from sklearn.datasets import load_digits  # a second of import that nobody else has to wait for
 
@@ -129,9 +129,9 @@ def _load_digits(image_size: int) -> Dataset:
     grey = np.stack([np.asarray(image_folder.fit(Image.fromarray(image), image_size)) for image in small])
     images = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):
-        held_out[torch.nonzero(labels == label).flatten()[4::5]] = True
-    splits = (Split(images[chosen], labels[chosen]) for chosen in (~held_out, held_out))
+        is_test[torch.nonzero(labels == label).flatten()[4::5]] = True
+    splits = (Split(images[chosen], labels[chosen]) for chosen in (~is_test, is_test))
     about = "scikit-learn load_digits (UCI, Optical Recognition of Handwritten Digits), test: every fifth of a class"
     return describe("digits", *splits, tuple("0123456789"), about)

@@ -162,6 +162,7 @@ def test_predict_takes_files_and_folders_without_labels(own_images, tmp_path, ca
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     assert "holds no image" in fails(capsys, "predict", str(run), str(tmp_path / "empty"))
+    assert "--top is 0; use at least 1" in fails(capsys, "predict", str(run), str(one), "--top", "0")
     assert "there is no file" in fails(capsys, "predict", str(run), str(tmp_path / "absent.png"))
     assert "cannot be read (" in fails(capsys, "predict", str(run), str(tmp_path / "text.png"))
 

@@ -236,7 +236,7 @@ def entry(
             rules.expect_alone(first, asked, scores)
         except rules.Refused as refused:
             raise Hint(str(refused)) from None
-        learn(first, 1)  # whoever trains again must be back in evaluation mode when it is asked
+        learn(first, 1)  # a network that trains again must be back in evaluation mode when it is asked
         rules.expect_alone(first, asked, rules.ask(first, asked, 13))
     if "goes on" in parts:
         now = {name: value.detach().clone() for name, value in first.weights().items()}

@@ -5,7 +5,7 @@ disc alone says nothing about it, and neither does any sum of what the discs say
 
     orange orange: same    orange blue: different    blue orange: different    blue blue: same
 
-are an exclusive or. So whoever is to tell the classes apart needs one place in the network at which both discs are
+are an exclusive or. So a network that tells the classes apart needs one place in the network at which both discs are
 seen, and how far such a place must see is the distance, which is given. Where the discs lie, how bright they are and
 the noise over everything mean nothing.
 
@@ -76,7 +76,7 @@ def draw_strips(
 
 
 def load_far_apart(distance: int, train: int = 2048, test: int = 1000, seed: int = 0) -> Dataset:
-    """Strips to learn from and held-out ones, a pure function of its arguments.
+    """Training strips and test strips, a pure function of its arguments.
 
     Args:
         distance: pixels from centre to centre, `SIDE` to `LARGEST_DISTANCE`.

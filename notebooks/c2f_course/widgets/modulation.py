@@ -38,7 +38,7 @@ class ModulationExplorer(Explorer):
     Args:
         model: the Conv2Former to look into.
         images: (N, 3, H, W), uint8 or float from 0 to 1, before normalisation.
-        names: one an image; by default their numbers.
+        names: one per image; by default their numbers.
         untrained: the same architecture with other weights; a control then goes from one to the other.
         swin: a Swin for images of this size: below, its attention row at the same place is set beside the implied row
             of ConvMod (the kernel, laid over the map around the position).
