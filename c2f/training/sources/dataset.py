@@ -40,7 +40,8 @@ class Split:
             )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise DataError(
-                f"labels are {labels.dtype} {tuple(labels.shape)}: use torch.int64 ({len(images)},), one per image"
+                f"labels are {labels.dtype} {tuple(labels.shape)}: make them torch.int64 ({len(images)},), one per "
+                f"image"
             )
 
     def __len__(self) -> int:
